@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from packmule.jobs.job_type import InvalidCall, InvalidJob, JobSettings
     from packmule.jobs.options import InvalidOption, JobOptions
     from packmule.jobs.reader import JobInfo, NoSuchJob
+    from packmule.jobs.secrets import Secret
 
 __all__ = [  # noqa: RUF022  in the groups in which they are looked for
     # declaring and enqueueing jobs
     "job",
     "JobOptions",
     "JobSettings",
+    "Secret",
     "Client",
     "JobFilter",
     # an enqueued job
@@ -70,6 +72,7 @@ _HOMES = {
     "job_type": ("InvalidCall", "InvalidJob", "JobSettings"),
     "options": ("InvalidOption", "JobOptions"),
     "reader": ("JobInfo", "NoSuchJob"),
+    "secrets": ("Secret",),
 }
 """The modules of `packmule.jobs` and what they define, loaded on first use: a command's help needs none."""
 

@@ -2,24 +2,70 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
 from packmule.config import Settings
-from packmule.errors import Error, Unavailable, UsageError
+from packmule.errors import Error, Unavailable, UsageError, meant
+from packmule.extras import how_to_install
 from packmule.terminal.say import complain
 
 SECTIONS = {
-    "Run": ("up", "worker", "scheduler", "dashboard", "webhooks"),
-    "Work with jobs": ("enqueue", "job", "batch", "flow", "queue", "schedule", "email", "suppression"),
-    "Observe": ("status", "top", "events", "errors", "limits", "locks", "metrics", "audit", "look"),
-    "Let people and programs in": ("user", "token", "mcp"),
-    "Try and check": ("demo", "check", "drill"),
+    "Run": {
+        "up": "Run all processes of the Procfile in this terminal.",
+        "worker": "Run a pool of worker processes until SIGTERM, which drains it.",
+        "scheduler": "Run a dedicated scheduler; any number may run, and one leads.",
+        "dashboard": "Serve the dashboard over HTTP.",
+        "watch": "Send the files in INBOX through a pipeline, each content once.",
+        "webhooks": "Post events of jobs to webhooks, until SIGTERM.",
+    },
+    "Work with jobs": {
+        "enqueue": "Enqueue a job and print its id.",
+        "jobs": "List the registered jobs with their arguments and options.",
+        "job": "Show, list, cancel and retry jobs, and print what they say.",
+        "batch": "List, show, pause, resume and cancel batches of jobs.",
+        "flow": "List, draw and retry flows of jobs.",
+        "pipeline": "List, show, check and run pipelines of file jobs.",
+    },
+    "Work with queues, mail and files": {
+        "queue": "List, pause, resume, purge and limit queues.",
+        "schedule": "Add, list, show, pause and remove schedules of jobs.",
+        "email": "Look at mails: their templates, and what became of them.",
+        "suppression": "Say which addresses and domains get no mail.",
+        "files": "List, take out and delete files in the storage.",
+    },
+    "Observe": {
+        "status": "Show queues, workers, the leading scheduler and the server.",
+        "top": "Show live what runs and what ran lately.",
+        "events": "Print what happened to jobs, as it is kept or live.",
+        "errors": "List, show, resolve, ignore and retry errors.",
+        "limits": "Show which limits block jobs.",
+        "locks": "Show who holds which lock.",
+        "metrics": "Print metrics of queues, workers and executions for Prometheus.",
+        "health": "Ask a worker, scheduler or webhooks process whether it is ready.",
+        "audit": "Print who did what, when, and from where.",
+        "look": "Show the jobs of any RQ system in a browser, read-only.",
+    },
+    "Let people and programs in": {
+        "user": "Add, change and list the dashboard's users.",
+        "token": "Add, list and revoke tokens for the HTTP API.",
+        "mcp": "Serve the Model Context Protocol on standard input and output.",
+    },
+    "Try and check": {
+        "demo": "Run an e-mail, an image and a file job on samples.",
+        "check": "Check the settings and whether servers are reachable.",
+        "drill": "Kill workers and Redis under load and check the promises.",
+    },
 }
-"""The commands by the heading under which `packmule --help` lists them."""
+"""The commands by the heading under which `packmule --help` lists them, each with what it says of them.
+
+It imports none of them for that: their modules take longer than all the rest.
+"""
 
 
 class Commands(click.Group):
@@ -36,15 +82,25 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"packmule.terminal.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` name. Raises `UsageError`, which offers the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = meant(args[0], self.list_commands(ctx))
+            if near is None or args[0].startswith("-"):
+                raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}. Did you mean {near!r}?", error.ctx
+            ) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands section by section, each with the first line of its help."""
-        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        for heading, names in SECTIONS.items():
-            commands = ((name, self.get_command(ctx, name)) for name in names)
+        for heading, commands in SECTIONS.items():
             with formatter.section(heading):
-                formatter.write_dl(
-                    [(name, command.get_short_help_str(width)) for name, command in commands if command]
-                )
+                formatter.write_dl([*commands.items()])
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,19 +109,27 @@ class Commands(click.Group):
 def cli(ctx: click.Context) -> None:
     """Enqueue, perform and watch background jobs on RQ and Redis."""
     from packmule.terminal.app import App
+    from packmule.terminal.surroundings import enter
 
+    enter()
     app = App(Settings.from_env())
     ctx.obj = app
     ctx.call_on_close(app.closing.close)
     app.trace()
 
 
-def main() -> None:
-    """Run the command line: an error is one line on standard error, and the exit code tells its kind."""
+def main(arguments: Sequence[str] | None = None, name: str = "packmule") -> None:
+    """Run the command line: an error is one line on standard error, and the exit code tells its kind.
+
+    `arguments` are those of the process by default.
+    """
     # Ends a command in order, so that what it started, such as the embedded server, is stopped too.
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        on_screen = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+        signal.signal(signal.SIGHUP, lambda signum, frame: _hang_up(on_screen))
     try:
-        code = cli.main(standalone_mode=False, prog_name="packmule")
+        code = cli.main(arguments, standalone_mode=False, prog_name=name)
     except click.Abort:
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
@@ -76,11 +140,20 @@ def main() -> None:
         complain(error.format_message().rstrip(".") + help)
         code = UsageError.exit_code
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        code, missing = _exit_code(error), how_to_install(error)
+        if code is None and missing is None:
             raise
-        complain(str(error))
+        complain(missing or str(error))
+        code = code or UsageError.exit_code
     sys.exit(code or 0)
+
+
+def _hang_up(on_screen: Sequence[int]) -> None:
+    """End as by SIGTERM, which drains workers: the terminal was closed, so what is said goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in on_screen:
+        os.dup2(nowhere, descriptor)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from packmule import setting_values
+from packmule import project, setting_values
 from packmule.errors import UsageError
+from packmule.plain_text import mask
 from packmule.units import DAY, GIB, KIB, MIB, duration, size
 
-_PREFIX = "PACKMULE_"
-
-_PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
-"""Up to the last @, so that a password with an unescaped @ in it is hidden too."""
-
-_KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:\S*@)?[^@?\s]*(\?[^@\s]*)?")
-"""A mail provider's URL, whose key may be all that it has: only its options are shown."""
-
-_SECRET_OPTION = re.compile(
-    r"([?&][\w-]*(?:passw|secret|token|signature|api_?key)[\w-]*=)[^&#\s]*", re.IGNORECASE
-)
+PREFIX = "PACKMULE_"
 
 
 class SettingsError(UsageError, ValueError):
@@ -39,16 +29,19 @@ class Settings:
     """
 
     redis_url: str | None = None
-    data_dir: Path = Path(".packmule")
+    data_dir: Path = Path(project.DATA)
     lock_urls: tuple[str, ...] = ()
     allow_eviction: bool = False
     queues: tuple[str, ...] = ("high", "default", "low")
     modules: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     schedules: Path | None = None
     webhooks: Path | None = None
     webhook_allow: tuple[str, ...] = ()
     processes: int = 2
+    isolated: int | None = None
+    image_memory: int | None = None
     grace: float = 25.0
     unknown_for: float = 600.0
     machine: str = ""
@@ -61,25 +54,39 @@ class Settings:
     index_jobs: int = 100_000
     tracing: str = "none"
     storage: str | None = None
+    clamd: str | None = None
+    fetch_from: tuple[str, ...] = ()
     templates: str | None = None
+    presets: Path | None = None
+    images_keep: int = 30 * DAY
+    images_bytes: int = 10 * GIB
+    files_keep: int | None = None
+    files_bytes: int | None = None
+    pipelines: Path | None = None
     mail_urls: tuple[str, ...] = ()
     mail_to: str = ""
     mail_pace: str = ""
     mail_from: str = "packmule@localhost"
     mail_keep: int = 30 * DAY
+    mail_return_path: str = ""
+    bounces: tuple[str, ...] = ()
+    dkim: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9181
     hosts: tuple[str, ...] = ()
     trusted_proxy: tuple[str, ...] = ()
     prefix: str = ""
     user_header: str = ""
+    health: str = ""
     api_rate: str = "6000/m"
     api_origins: tuple[str, ...] = ()
     max_job_bytes: int = 256 * KIB
     max_result_bytes: int = MIB
     max_file_bytes: int = 2 * GIB
     max_attachment_bytes: int = 25 * MIB
-    max_pixels: int = 200_000_000
+    max_pixels: int = 50_000_000
+    max_unpacked_bytes: int = 8 * GIB
+    max_members: int = 10_000
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -87,12 +94,12 @@ class Settings:
 
         `environ` replaces the process's environment. Raises `SettingsError` for an invalid value.
         """
-        env = os.environ if environ is None else environ
-        given: dict[str, Any] = {}
+        env = environment(environ)
+        found: dict[str, Any] = {"data_dir": project.data_dir()} if environ is None else {}
         for name, (_, parse) in VARIABLES.items():
-            if variable := _given(name, env):
-                given[name] = _parsed(variable, env[variable].strip(), parse)
-        return cls(**given)
+            if variable := given(name, env):
+                found[name] = _parsed(variable, env[variable].strip(), parse)
+        return cls(**found)
 
     @property
     def storage_url(self) -> str:
@@ -111,12 +118,6 @@ def _shown(value: object) -> str:
     return ", ".join(map(mask, value)) if isinstance(value, tuple) else mask(str(value))
 
 
-def mask(url: str) -> str:
-    """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
-    hidden = _PASSWORD.sub(r"\1:***@", _KEY.sub(r"\1://***\2", url))
-    return _SECRET_OPTION.sub(r"\1***", hidden)
-
-
 def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
     try:
         return parse(text)
@@ -126,6 +127,46 @@ def _parsed(variable: str, text: str, parse: Callable[[str], Any]) -> Any:
         raise SettingsError(f"{variable}{shown}: {error}") from None
 
 
+_defaults: dict[str, str] = {}
+_sources: dict[str, tuple[str, str]] = {}
+"""Of variables that were provided, where they come from and their values."""
+
+_handed_on: set[str] = set()
+"""Variables of this process's environment that were provided."""
+
+
+def provide(defaults: Mapping[str, str], source: str, *, to_children: bool = False) -> None:
+    """Let an application, or a file, give variables that the environment may override.
+
+    It has to be called before settings are read. `source` says where they come from. With `to_children` all
+    code of this process and its children sees them.
+
+    >>> provide({"PACKMULE_QUEUES": "high, low"}, "the application")  # doctest: +SKIP
+    """
+    _defaults.update(defaults)
+    _sources.update({name: (source, value) for name, value in defaults.items()})
+    if to_children:
+        _handed_on.update(defaults.keys() - os.environ.keys())
+        os.environ.update({**defaults, **os.environ})
+
+
+def take_back() -> None:
+    """Undo what `provide` did for children, too: what is provided next may say other things."""
+    for name in _handed_on:
+        os.environ.pop(name, None)
+        _defaults.pop(name, None)
+    _handed_on.clear()
+
+
+def source_of(variable: str) -> str:
+    """Where a variable comes from: a `source` that provided it, or `environment`.
+
+    A parent process may have provided it: so the environment of a child has it from the source, too.
+    """
+    source, value = _sources.get(variable, ("", ""))
+    return source if source and os.environ.get(variable, value) == value else "environment"
+
+
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "redis_url": ("PACKMULE_REDIS_URL", str),
     "data_dir": ("PACKMULE_DATA_DIR", Path),
@@ -133,11 +174,14 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "allow_eviction": ("PACKMULE_ALLOW_EVICTION", setting_values.truth),
     "queues": ("PACKMULE_QUEUES", setting_values.queue_names),
     "modules": ("PACKMULE_MODULES", setting_values.names),
+    "hooks": ("PACKMULE_HOOKS", setting_values.names),
     "allow": ("PACKMULE_ALLOW", setting_values.names),
     "schedules": ("PACKMULE_SCHEDULES", Path),
     "webhooks": ("PACKMULE_WEBHOOKS", Path),
     "webhook_allow": ("PACKMULE_WEBHOOK_ALLOW", setting_values.names),
     "processes": ("PACKMULE_PROCESSES", setting_values.count),
+    "isolated": ("PACKMULE_ISOLATED", setting_values.count),
+    "image_memory": ("PACKMULE_IMAGE_MEMORY", size),
     "grace": ("PACKMULE_GRACE", duration),
     "unknown_for": ("PACKMULE_UNKNOWN_FOR", duration),
     "machine": ("PACKMULE_MACHINE", setting_values.machine),
@@ -150,18 +194,30 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "memory_high_water": ("PACKMULE_MEMORY_HIGH_WATER", setting_values.high_water),
     "index_jobs": ("PACKMULE_INDEX_JOBS", setting_values.count),
     "storage": ("PACKMULE_STORAGE", str),
+    "fetch_from": ("PACKMULE_FETCH_FROM", setting_values.url_beginnings),
+    "clamd": ("PACKMULE_CLAMD", setting_values.clamd),
     "templates": ("PACKMULE_TEMPLATES", str),
+    "presets": ("PACKMULE_PRESETS", Path),
+    "images_keep": ("PACKMULE_IMAGES_KEEP", setting_values.keep),
+    "images_bytes": ("PACKMULE_IMAGES_BYTES", size),
+    "files_keep": ("PACKMULE_FILES_KEEP", setting_values.keep),
+    "files_bytes": ("PACKMULE_FILES_BYTES", size),
+    "pipelines": ("PACKMULE_PIPELINES", Path),
     "mail_urls": ("PACKMULE_MAIL_URL", setting_values.mail_urls),
     "mail_to": ("PACKMULE_MAIL_TO", str),
     "mail_pace": ("PACKMULE_MAIL_PACE", str),
     "mail_from": ("PACKMULE_MAIL_FROM", str),
-    "mail_keep": ("PACKMULE_MAIL_KEEP", setting_values.mail_keep),
+    "mail_keep": ("PACKMULE_MAIL_KEEP", setting_values.keep),
+    "mail_return_path": ("PACKMULE_MAIL_RETURN_PATH", str),
+    "bounces": ("PACKMULE_BOUNCES", setting_values.names),
+    "dkim": ("PACKMULE_DKIM", setting_values.names),
     "host": ("PACKMULE_HOST", str),
     "port": ("PACKMULE_PORT", setting_values.port),
     "hosts": ("PACKMULE_HOSTS", setting_values.host_names),
     "trusted_proxy": ("PACKMULE_TRUSTED_PROXY", setting_values.networks),
     "prefix": ("PACKMULE_PREFIX", setting_values.prefix),
     "user_header": ("PACKMULE_USER_HEADER", setting_values.header_name),
+    "health": ("PACKMULE_HEALTH", setting_values.address),
     "api_rate": ("PACKMULE_API_RATE", str),
     "api_origins": ("PACKMULE_API_ORIGINS", setting_values.origins),
     "max_job_bytes": ("PACKMULE_MAX_JOB_BYTES", size),
@@ -169,6 +225,8 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "max_file_bytes": ("PACKMULE_MAX_FILE_BYTES", size),
     "max_attachment_bytes": ("PACKMULE_MAX_ATTACHMENT_BYTES", size),
     "max_pixels": ("PACKMULE_MAX_PIXELS", setting_values.count),
+    "max_unpacked_bytes": ("PACKMULE_MAX_UNPACKED_BYTES", size),
+    "max_members": ("PACKMULE_MAX_MEMBERS", setting_values.count),
 }
 """Setting: (its environment variable, its parser)."""
 
@@ -176,30 +234,12 @@ PLATFORM_VARIABLES = {"redis_url": "REDIS_URL", "port": "PORT"}
 """The variables in which hosting platforms provide a setting; ours takes precedence."""
 
 
-DEFAULT = "default"
+def environment(environ: Mapping[str, str] | None = None) -> Mapping[str, str]:
+    """The variables that settings are read from: `environ`, or this process's and what was provided."""
+    return {**_defaults, **os.environ} if environ is None else environ
 
 
-def origins(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Where each setting's value comes from: the variable that gives it, or `default`.
-
-    >>> origins({"REDIS_URL": "redis://jobs"})["redis_url"]
-    'REDIS_URL'
-    """
-    env = os.environ if environ is None else environ
-    return {name: _given(name, env) or DEFAULT for name in VARIABLES}
-
-
-def secrets_given(environ: Mapping[str, str] | None = None) -> list[str]:
-    """The names of the variables that give secrets, never what is in them.
-
-    >>> secrets_given({"PACKMULE_SECRET_HOOKS": "s3cret", "PACKMULE_ENV": "production"})
-    ['PACKMULE_SECRET_HOOKS']
-    """
-    env = os.environ if environ is None else environ
-    return sorted(name for name, value in env.items() if name.startswith(f"{_PREFIX}SECRET_") and value)
-
-
-def _given(name: str, env: Mapping[str, str]) -> str | None:
+def given(name: str, env: Mapping[str, str]) -> str | None:
     """The variable that gives a setting's value, if one does."""
     candidates = VARIABLES[name][0], PLATFORM_VARIABLES.get(name, "")
     return next((each for each in candidates if env.get(each, "").strip()), None)
@@ -223,21 +263,31 @@ def secret(name: str, environ: Mapping[str, str] | None = None) -> str:
         raise SettingsError(f"{variable}_FILE: {path} can't be read: {type(error).__name__}") from None
 
 
-def misspelt(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables that look like those of settings and are none, each with the one that it resembles."""
-    from difflib import get_close_matches  # noqa: PLC0415  only `packmule check` needs it
+def secret_if_set(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """What `secret` returns; "" if neither variable is set.
 
-    known = {variable.removeprefix(_PREFIX): variable for variable, _ in VARIABLES.values()}
+    >>> secret_if_set("HOOKS", {})
+    ''
+    """
     env = os.environ if environ is None else environ
-    names = [name.removeprefix(_PREFIX) for name in env if name.startswith(_PREFIX)]
-    near = {name: get_close_matches(name, known, 1, 0.8) for name in names if name not in known}
-    return {_PREFIX + name: known[found[0]] for name, found in near.items() if found}
+    variable = f"PACKMULE_SECRET_{name.upper()}"
+    return secret(name, env) if env.get(variable) or env.get(f"{variable}_FILE") else ""
+
+
+def notify_socket(environ: Mapping[str, str] | None = None) -> str:
+    """Where systemd wants to be told that a service is ready, and that it stops; "" if it doesn't."""
+    return (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
 
 
 def wants_colour(environ: Mapping[str, str] | None = None) -> bool:
     """Whether a terminal is to show colours: not if `NO_COLOR` is set (https://no-color.org)."""
     env = os.environ if environ is None else environ
     return not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+
+
+def first_environment() -> dict[str, str]:
+    """This process's environment without what was provided, for a child that reads that again."""
+    return child_environment(**dict.fromkeys(_handed_on))
 
 
 def child_environment(**changes: str | None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -44,3 +45,45 @@ class Unavailable(Error):
 
 class JobFailed(Error):
     """A job ended without a result: it failed, or was stopped or canceled."""
+
+
+SHORTEST_BEGINNING = 3
+"""Letters of a name that are taken for its beginning."""
+
+LONGEST_NAME = 100
+"""Letters of a name for which a near one is looked for."""
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """Which of `known` a name that is none of them is meant to be, as it seems: for the text of an error.
+
+    It differs by a few letters, or is a beginning.
+
+    >>> meant("reprot", ["report", "invoice"]), meant("report", ["shop.report", "shop.add"])
+    ('report', 'shop.report')
+    >>> meant("stat", ["status"]), meant("at_all", ["tally"])
+    ('status', None)
+    """
+    # By their last parts: names are no more alike for being in one module.
+    module, _, last = name[-LONGEST_NAME:].rpartition(".")
+    those_of_it_last = sorted(known, key=lambda each: each.rpartition(".")[0] == module)
+    by_end = {each.rpartition(".")[2]: each for each in those_of_it_last}
+    far = {end: _mistakes(last.lower(), end.lower()) for end in by_end}
+    near = [end for end in by_end if far[end] <= max(1, (min(len(last), len(end)) + 1) // 3)]
+    if not near and len(last) >= SHORTEST_BEGINNING:
+        near = [end for end in by_end if end.lower().startswith(last.lower())]
+    return by_end[min(near, key=far.__getitem__)] if near else None
+
+
+def _mistakes(one: str, other: str) -> int:
+    """How many letters too many, missing, wrong or swapped with the next turn one word into the other."""
+    before: list[int] = []
+    above: list[int] = [*range(len(other) + 1)]
+    for row, letter in enumerate(one, start=1):
+        here: list[int] = [row]
+        for place, its in enumerate(other, start=1):
+            best = min(above[place] + 1, here[-1] + 1, above[place - 1] + (letter != its))
+            is_swapped = place > 1 and row > 1 and letter == other[place - 2] and its == one[row - 2]
+            here.append(min(best, before[place - 2] + 1) if is_swapped else best)
+        before, above = above, here
+    return above[-1]

@@ -12,6 +12,19 @@ _UNSHOWN = re.compile(
     "\ud800-\udfff"  # halves of characters, which no output can hold
     "\U000e0000-\U000e0fff]"  # tags: text that nobody sees
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet takes for a formula, as OWASP lists it."""
+
+_PASSWORD = re.compile(r"(://[^:/?#]*):.*@", re.DOTALL)
+"""Up to the last @, so that a password with an unescaped @ in it is hidden too."""
+
+_KEY = re.compile(r"\b(ses|postmark|mailgun|sendgrid|resend)://(?:\S*@)?[^@?\s]*(\?[^@\s]*)?")
+"""A mail provider's URL, whose key may be all that it has: only its options are shown."""
+
+_SECRET_OPTION = re.compile(
+    r"([?&][\w-]*(?:passw|secret|token|signature|api_?key)[\w-]*=)[^&#\s]*", re.IGNORECASE
+)
+
 _NAMES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -45,6 +58,28 @@ def plain_each(lines: Sequence[str]) -> str:
     return "\n".join(map(plain, lines))
 
 
+def one_line(text: str, most: int) -> str:
+    r"""At most `most` characters of `text` on one line, with one space for what isn't printable.
+
+    >>> one_line("550 5.1.1\r\n\x1b[2Jno such user", 20)
+    '550 5.1.1 [2Jno such'
+
+    Cut a long text before: four times `most` is enough.
+    """
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(text.split())[:most]
+
+
+def plain_cell(text: str) -> str:
+    """A text for a cell of CSV, with a `'` in front if a spreadsheet would take it for a formula.
+
+    >>> plain_cell("=1+1"), plain_cell("1+1")
+    ("'=1+1", '1+1')
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
 def plain_json(text: str) -> str:
     r"""The same JSON with such characters as JSON's escapes; line ends between its values stay.
 
@@ -52,6 +87,12 @@ def plain_json(text: str) -> str:
     '{"a": "\\u009b2J"}'
     """
     return _UNSHOWN.sub(_escaped, text)
+
+
+def mask(url: str) -> str:
+    """`url` without its password: `mask("redis://:s3cret@host/0") == "redis://:***@host/0"`."""
+    hidden = _PASSWORD.sub(r"\1:***@", _KEY.sub(r"\1://***\2", url))
+    return _SECRET_OPTION.sub(r"\1***", hidden)
 
 
 def _written_out(found: re.Match[str]) -> str:

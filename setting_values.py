@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from packmule.units import DAY, duration, size
 
@@ -13,6 +14,8 @@ LAST_PORT = 65_535
 MAIL_SCHEMES = r"(smtps?|ses|postmark|mailgun|sendgrid|resend|file|memory)://"
 
 LONGEST_LABEL = 100
+
+_URL_BEGINNING = re.compile(r"(\*\.)?[\w.-]+|https?://[\w.-]+(:\d+)?(/[!-~]*)?")
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -60,7 +63,7 @@ machine = _label("a node's name")
 """What names a worker's machine."""
 
 
-def mail_keep(text: str) -> int:
+def keep(text: str) -> int:
     """A span of a day to ten years."""
     seconds = duration(text)
     if not DAY <= seconds <= 3650 * DAY:
@@ -79,6 +82,25 @@ def mail_urls(text: str) -> tuple[str, ...]:
     return urls
 
 
+def url_beginnings(text: str) -> tuple[str, ...]:
+    """Hosts, `*.` and a host, and beginnings of URLs, separated by commas."""
+    for entry in names(text):
+        if not _URL_BEGINNING.fullmatch(entry):
+            raise ValueError(
+                f"{entry!r} is no host: write example.org, *.example.org or https://example.org/data/"
+            )
+    return names(text)
+
+
+def clamd(text: str) -> str:
+    """The URL of a virus scanner: a host with or without its port, or a socket's path."""
+    if not re.fullmatch(r"tcp://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[1-9]\d{0,4})?|unix:///.+", text, re.ASCII):
+        raise ValueError("write tcp://host:3310 or unix:///run/clamav/clamd.ctl")
+    if text.startswith("tcp:"):
+        _ = urlsplit(text).port  # which may be too high
+    return text
+
+
 def truth(text: str) -> bool:
     """Yes or no."""
     if text.lower() in {"1", "true", "yes", "on"}:
@@ -93,6 +115,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise ValueError("use a whole number above zero")
     return int(text)
+
+
+def address(text: str) -> str:
+    """An address to listen on, such as `127.0.0.1:9465` or `[::1]:9465`."""
+    host, _, number = text.rpartition(":")
+    if not host or not (number.isascii() and number.isdigit()) or int(number) > LAST_PORT:
+        raise ValueError("use an address such as 127.0.0.1:9465")
+    return text
 
 
 def port(text: str) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from packmule.config import Settings, SettingsError
+from packmule.config import Settings, SettingsError, secret_if_set
+from packmule.errors import UsageError
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from packmule.jobs.client import Client
+    from packmule.jobs.pipelines import Pipeline
     from packmule.jobs.storage import Storage
 
 
@@ -26,12 +29,11 @@ class App:
     def trace(self) -> None:
         """Trace what this process enqueues and performs, if the settings ask for it."""
         if self.settings.tracing != "none":
-            from packmule.jobs import context
+            from packmule import hooks
             from packmule.observe.tracing import export_traces
 
-            exporting = export_traces(self.settings.tracing)
-            context.provide(exporting)
-            self.closing.callback(exporting.close)
+            export_traces(self.settings.tracing)
+            self.closing.callback(hooks.flush)
 
     @property
     def client(self) -> Redis:
@@ -79,15 +81,19 @@ class App:
         self.jobs_on(self.client).make_default()
 
     def jobs_on(self, client: Redis) -> Client:
-        """What enqueues jobs on a server, as the settings say."""
+        """What enqueues jobs on a server, as the settings say, within the hooks."""
+        from packmule import hooks
         from packmule.jobs.client import Client
 
+        hooks.load(self.settings.hooks)
         return Client(client, self.settings.queues, self.settings.max_job_bytes)
 
     def load_jobs(self) -> None:
-        """Register the ready-made jobs and those of the user's modules."""
+        """Register the hooks, the ready-made jobs, and those of the user's modules."""
+        from packmule import hooks
         from packmule.jobs import registry
 
+        hooks.load(self.settings.hooks)
         registry.defer(registry.READY)
         try:
             registry.load(self.settings.modules)
@@ -95,17 +101,51 @@ class App:
             raise SettingsError(f"PACKMULE_MODULES: {error}") from error
         registry.load((), self.settings.allow)
 
+    def load_if_possible(self) -> None:
+        """Likewise, for a command that shows the jobs' arguments: what can't be imported is no matter."""
+        with suppress(SettingsError, UsageError):
+            self.load_jobs()
+
+    def pipelines(self) -> dict[str, Pipeline]:
+        """The site's pipelines, by name; its jobs are loaded for them."""
+        from packmule.jobs.pipelines.pipeline_file import known
+
+        self.load_jobs()
+        return known(self.settings.pipelines, self.settings.modules)
+
     def provide(self, mail_urls: Sequence[str]) -> None:
         """Provide this process's jobs with what they need."""
         from packmule.coordination.cache.cache import Cache
         from packmule.jobs import context
+        from packmule.jobs.auditor import Auditor
         from packmule.jobs.email import Ledger, Mailer
+        from packmule.jobs.email.suppression.links import SECRET, LinkKeys
+        from packmule.jobs.host_shares import HostMemory
         from packmule.jobs.input_limits import InputLimits
+        from packmule.jobs.outgoing.door import Allowed
+        from packmule.jobs.outgoing.fetch_list import FetchList
+        from packmule.jobs.pipelines.staging import remove_leftovers
+        from packmule.jobs.preset_file import PresetFile
+        from packmule.jobs.storage.temporary import Remover
+        from packmule.jobs.virus_scanner import VirusScanner
+        from packmule.observe import audit
+        from packmule.worker.kernel import usable_memory
 
-        settings = self.settings
+        settings, storage = self.settings, self.storage
         context.provide(
-            self.storage,
-            InputLimits(settings.max_file_bytes, settings.max_attachment_bytes, settings.max_pixels),
+            storage,
+            InputLimits(
+                settings.max_file_bytes,
+                settings.max_attachment_bytes,
+                settings.max_pixels,
+                settings.max_unpacked_bytes,
+                settings.max_members,
+            ),
+            VirusScanner(settings.clamd),
+            FetchList(settings.fetch_from),
+            HostMemory(settings.image_memory or usable_memory() // 2),
+            PresetFile(settings.presets),
+            Allowed(settings.webhook_allow),
             Mailer(
                 mail_urls,
                 settings.mail_from,
@@ -113,13 +153,26 @@ class App:
                 redis=self.client,
                 pace=settings.mail_pace,
                 to=settings.mail_to,
+                return_path=settings.mail_return_path,
+                dkim=settings.dkim,
             ),
             Ledger(self.client, settings.mail_keep),
             Cache(self.client, "jobs"),
+            Auditor(partial(audit.record, self.client)),
+            Remover(lambda: storage.remove_unfinished() + remove_leftovers(storage, self.client)),
+            LinkKeys.of(secret_if_set(SECRET)),
         )
+        if settings.bounces:
+            from packmule.jobs.email.suppression.collecting import Mailboxes
+
+            context.provide(Mailboxes(settings.bounces, settings.mail_return_path or None))
 
     def queues(self) -> list[str]:
         """The settings' queues in their order, then others that Redis knows."""
+        return self.queues_on(self.client)
+
+    def queues_on(self, client: Redis) -> list[str]:
+        """Those that a server knows, likewise."""
         from packmule.jobs import queues
 
-        return queues.names(self.client, self.settings.queues)
+        return queues.names(client, self.settings.queues)

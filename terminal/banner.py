@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import textwrap
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from packmule.config import Settings, mask
+from packmule.config import Settings
 from packmule.jobs import cluster, registry
+from packmule.plain_text import mask
 from packmule.terminal.app import App
 
 if TYPE_CHECKING:
@@ -27,18 +28,21 @@ WIDE = 120
 def show_banner(app: App, queues: dict[str, int | None], processes: str, options: WorkerOptions) -> None:
     """Log the server, the queues, the jobs and the rest that the workers of this pool work with."""
     settings = app.settings
+    ready, known = registry.READY, registry.names()
+    own = [each for each in known if each not in ready]
     facts: dict[str, object] = {
         "server": server_text(app),
         "queues": _queues(queues),
         "modules": list(settings.modules),
-        "jobs": sorted(registry.names()),
+        "jobs": known,
         "processes": processes,
         "executors": _executors(options),
         "storage": mask(settings.storage_url),
         "mail": _mail(settings),
     }
     title = f"packmule {version('packmule')}"
-    texts = {name: ", ".join(each) if isinstance(each, list) else str(each) for name, each in facts.items()}
+    shown = facts | {"jobs": [*own, f"{len(known) - len(own)} ready-made ones"]}
+    texts = {name: ", ".join(each) if isinstance(each, list) else str(each) for name, each in shown.items()}
     lines = [title, *(_wrapped(name, text) for name, text in texts.items() if text)]
     extra = {"text": "\n".join(lines), "fields": facts}
     logging.getLogger("packmule").info("%s", title, extra=extra)
@@ -57,7 +61,7 @@ def server_text(app: App) -> str:
 def _mail(settings: Settings) -> str:
     if settings.mail_urls:
         return ", ".join(map(mask, settings.mail_urls))
-    if settings.environment == "development":
+    if settings.environment == "development" and find_spec("aiosmtpd"):
         return "PACKMULE_MAIL_URL is not set: mails are saved in the storage instead of being sent"
     return "PACKMULE_MAIL_URL is not set: e-mail jobs will fail"
 
@@ -74,8 +78,13 @@ def _executors(options: WorkerOptions) -> str:
 
 
 def _wrapped(name: str, text: str) -> str:
-    width = shutil.get_terminal_size().columns - 4 if sys.stderr.isatty() else WIDE
+    width = shutil.get_terminal_size((WIDE, 24)).columns - 4  # by which it is indented
     head = f"{name:{NAME_WIDTH}}"
     return textwrap.fill(
-        text, width, initial_indent=head, subsequent_indent=" " * NAME_WIDTH, break_on_hyphens=False
+        text,
+        width,
+        initial_indent=head,
+        subsequent_indent=" " * NAME_WIDTH,
+        break_on_hyphens=False,
+        break_long_words=False,
     )

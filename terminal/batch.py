@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import click
 from packmule.plain_text import plain
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import Duration, json_option
-from packmule.terminal.say import say
+from packmule.terminal.parameters import BatchId, Duration, json_option
+from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
     from packmule.jobs.batch_state import State
@@ -42,11 +43,11 @@ def batch_list(app: App, limit: int, json: bool) -> None:
     if json:
         show.as_json([facts_of(state) for state in found])
         return
-    show.table(COLUMNS, [row_of(state) for state in found], "no batches")
+    show.table(COLUMNS, [row_of(state) for state in found], "no batches", ids="batch")
 
 
 @batch.command("show")
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @json_option
 @click.pass_obj
 def batch_show(app: App, id: str, json: bool) -> None:
@@ -55,17 +56,18 @@ def batch_show(app: App, id: str, json: bool) -> None:
     from packmule.terminal import show
 
     found = Batch(app.client, id)
-    facts = facts_of(found.state()) | {"failed jobs": list(islice(found.failed(), MOST_NAMED))}
+    failed = list(islice(found.failed(), MOST_NAMED))
+    facts = facts_of(found.state()) | {"failed jobs": failed}
     if json:
         show.as_json(facts)
     else:
         times = {"created": show.moment(facts["created"]), "ended": show.moment(facts["ended"])}
-        failed = "\n".join(map(plain, facts["failed jobs"]))
-        show.facts(facts | times | {"failed jobs": show.lines(failed) if failed else None})
+        named = "\n".join(plain(text) for text in failures(app, failed))
+        show.facts(facts | times | {"failed jobs": show.lines(named) if named else None})
 
 
 @batch.command("wait")
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
 @json_option
 @click.pass_obj
@@ -78,7 +80,7 @@ def batch_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
 
 
 @batch.command("cancel", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.pass_obj
 def batch_cancel(app: App, id: str) -> None:
     """Cancel the waiting jobs of a batch and stop its running ones."""
@@ -91,7 +93,7 @@ def batch_cancel(app: App, id: str) -> None:
 
 
 @batch.command("pause", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.pass_obj
 def batch_pause(app: App, id: str) -> None:
     """Pause a batch: workers take no more of its jobs.
@@ -104,7 +106,7 @@ def batch_pause(app: App, id: str) -> None:
 
 
 @batch.command("resume", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.pass_obj
 def batch_resume(app: App, id: str) -> None:
     """Resume a paused batch."""
@@ -114,7 +116,8 @@ def batch_resume(app: App, id: str) -> None:
 
 
 def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) -> int:
-    """Show a progress bar until the batch has ended, then its counts; 0 if all its jobs finished, else 1."""
+    """Show a progress bar until the batch has ended, then its counts and failures; 0 if all finished."""
+    from packmule.jobs.batch import Batch
     from packmule.terminal import show
     from packmule.terminal.follow import follow_to_end
 
@@ -124,7 +127,20 @@ def follow_batch(app: App, id: str, json: bool, timeout: float | None = None) ->
     else:
         total, done, failed, canceled = state.counts
         say(f"{done:,} of {total:,} done, {failed:,} failed, {canceled:,} canceled")
+        for text in failures(app, list(islice(Batch(app.client, id).failed(), MOST_NAMED))):
+            complain(text)
+        if failed > MOST_NAMED:
+            complain(f"and {failed - MOST_NAMED:,} others: packmule job list --status failed")
     return 0 if state.counts.done == state.counts.total else 1
+
+
+def failures(app: App, ids: Sequence[str]) -> Iterator[str]:
+    """Each failed job in a line: which it is, and why it failed."""
+    from packmule.jobs import reader
+    from packmule.terminal.show_job import about
+
+    for id, info in zip(ids, reader.read_many(app.client, ids), strict=True):
+        yield about(id, info) + (f": {info.reason}" if info and info.reason else "")
 
 
 def facts_of(state: State) -> dict[str, Any]:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from packmule import units
 from packmule.plain_text import plain_lines
 from packmule.terminal.app import App
+from packmule.terminal.parameters import F, with_options
 from packmule.terminal.say import complain, say, say_lines
+from packmule.terminal.waiting import longest_wait
 
 if TYPE_CHECKING:
     from packmule.jobs.email.bulk.counts import Progress
     from packmule.jobs.email.bulk.plan import Report, Sample
     from packmule.jobs.options import Options
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 POLL_INTERVAL = 0.2
 
@@ -32,8 +32,6 @@ SHOWN_LINES = 12
 """Lines of a sample that are shown."""
 
 LIST_OPTIONS = ("column", "encoding", "sheet", "max_bad", "bad_rows", "dry_run")
-
-
 POLICY = ("on_unknown", "give_up_after")
 
 
@@ -67,9 +65,7 @@ def bulk_options(command: F) -> F:
         click.option("--bad-rows", metavar="FILE", help="Write all bad rows to this file, as JSON Lines."),
         click.option("--dry-run", is_flag=True, help="Check the list and show three mails; send nothing."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def enqueue_bulk(
@@ -115,12 +111,12 @@ def enqueue_bulk(
         _tell(plan.report)
         send = enqueue(plan, jobs, options, policy)
     if wait:
-        return follow_bulk(app, send.id, json)
+        return follow_bulk(app, send.id, json, longest_wait())
     say(send.id)
     return 0
 
 
-def follow_bulk(app: App, id: str, json: bool) -> int:
+def follow_bulk(app: App, id: str, json: bool, timeout: float | None = None) -> int:
     """Show the counts of a bulk send until it has ended.
 
     The exit code is 0 if all of its jobs finished and nobody's mail is unknown.
@@ -132,6 +128,7 @@ def follow_bulk(app: App, id: str, json: bool) -> int:
 
     batch = Batch(app.client, id)
     hint_at = time.monotonic() + NO_WORKER_SECONDS
+    deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     with live_bars() as bars:
         task = bars.add_task("mails", total=None, state="")
         while True:
@@ -140,6 +137,11 @@ def follow_bulk(app: App, id: str, json: bool) -> int:
             bars.update(task, total=found.total or None, completed=ended, state=summary(found))
             if found.state == "ended":
                 break
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"bulk send {id} had not ended after {units.given_span(timeout)}, and goes on: "
+                    f"packmule email bulk {id}"
+                )
             if time.monotonic() > hint_at:
                 hint_at = float("inf")
                 hint_without_workers(app.client, bars)
@@ -229,6 +231,7 @@ def _show_dry_run(report: Report) -> None:
     )
     if found.bad:
         rows = [(each.line, each.column or "", each.reason) for each in found.bad_rows[:SHOWN_BAD]]
+        say("")
         show.table(("line", "column", "bad because"), rows, "", show.NARROW)
     for number, sample in enumerate(report.samples, start=1):
         _show_sample(number, sample)

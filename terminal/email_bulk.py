@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from packmule import units
 from packmule.terminal.app import App
-from packmule.terminal.parameters import json_option
+from packmule.terminal.parameters import BatchId, json_option
+from packmule.terminal.waiting import longest_wait, wait_options
 
 if TYPE_CHECKING:
     from packmule.jobs.email.bulk.counts import Progress
@@ -17,8 +19,8 @@ COLUMNS = ("bulk send", "list", "state", "total", "sent", "deferred", "refused",
 
 
 @click.command("bulk")
-@click.argument("id", required=False)
-@click.option("--wait", is_flag=True, help="Show its counts until it has ended.")
+@click.argument("id", required=False, type=BatchId())
+@partial(wait_options, help="Show its counts until it has ended.", goes_on="it goes on")
 @click.option(
     "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="List at most this many."
 )
@@ -37,19 +39,22 @@ def email_bulk(app: App, id: str | None, wait: bool, limit: int, json: bool) -> 
         raise click.UsageError("--wait is for one bulk send: give its id")
     if id is None:
         found = latest(app.client, limit)
-        show.as_json(found) if json else show.table(COLUMNS, [_row(each) for each in found], "no bulk sends")
+        if json:
+            show.as_json(found)
+        else:
+            show.table(COLUMNS, [*map(_row, found)], "no bulk sends", shorten="list", ids="bulk send")
         return 0
     if wait:
         from packmule.terminal.bulk import follow_bulk
 
-        return follow_bulk(app, id, json)
+        return follow_bulk(app, id, json, longest_wait())
     one = progress_of(app.client, id)
     show.as_json(one) if json else _show(one)
     return 0
 
 
 @click.command("results")
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.option("--json", "json", is_flag=True, help="Print one JSON object per line instead of CSV.")
 @click.pass_obj
 def email_results(app: App, id: str, json: bool) -> None:
@@ -97,7 +102,7 @@ def _show(found: Progress) -> None:
             "suppressed": found.suppressed or None,
             "unknown": found.unknown or None,
             "being sent": found.sending or None,
-            "waiting": found.waiting or None,
+            "not sent" if found.state == "ended" else "waiting": found.waiting or None,
             "rate": f"{found.rate:,.1f}/s",
             "time left": left,
         }

@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.parameters import assignments, json_option, variables_option
-from packmule.terminal.say import say
+from packmule.terminal.say import complain, say
 
 
 @click.command("preview")
@@ -32,14 +32,19 @@ def email_preview(
     json: bool,
 ) -> None:
     """Show the mail that a template makes."""
+    from packmule.jobs.email.message.css import inlined
     from packmule.jobs.email.message.draft import Draft
     from packmule.jobs.email.templating.rendering import Renderer
     from packmule.terminal import show
 
-    given = (_from_file(file) if file else {}) | assignments("--var", variables)
-    draft = Draft(Renderer(app.settings.templates), app.settings.mail_from, subject, template=template)
+    renderer = Renderer(app.settings.templates)
+    given = renderer.samples(template)
+    given |= (_from_file(file) if file else {}) | assignments("--var", variables)
+    draft = Draft(renderer, app.settings.mail_from, subject, template=template)
     rendered = draft.render(given)
     content = rendered.content
+    if left := inlined(content.html or "").left:
+        complain(f"the styles are not inlined: {left}")
     letter = draft.letter("reader@example.org", rendered=rendered)
     if json:
         show.as_json(

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.bulk import LIST_OPTIONS, bulk_options, enqueue_bulk
-from packmule.terminal.enqueue_options import enqueue_options, split
-from packmule.terminal.parameters import assignments, complete_calls, size, variables_option
+from packmule.terminal.enqueue_email import enqueue_email
+from packmule.terminal.enqueue_fetch import enqueue_fetch
+from packmule.terminal.enqueue_files import enqueue_scan, enqueue_text, enqueue_unpack
+from packmule.terminal.enqueue_options import calls_of, enqueue_options, split
+from packmule.terminal.enqueue_profile import enqueue_profile
+from packmule.terminal.file_options import check_output, file_call, reading_options, writing_options
+from packmule.terminal.image import enqueue_image
+from packmule.terminal.parameters import assignments, complete_calls
 from packmule.terminal.say import complain, say
+from packmule.terminal.waiting import longest_wait
 
 if TYPE_CHECKING:
     from packmule.jobs.client import Client
@@ -22,149 +28,47 @@ STORED = "store:"
 """The prefix of a path that is in the storage already."""
 
 
-@click.group()
+class ReadyJobs(click.Group):
+    """The ready-made jobs by their short names; any other job has a dotted name, and `call` takes that."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` name. Raises `UsageError`, which says how a job of one's own is called."""
+        if "." in args[0]:
+            raise click.UsageError(
+                f"{args[0]} is no ready-made job: call yours with: packmule enqueue call {args[0]}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=ReadyJobs)
 def enqueue() -> None:
-    """Enqueue a job and print its id."""
+    """Enqueue a job and print its id.
 
-
-@enqueue.command("email")
-@click.option("--to", "to", multiple=True, help="A recipient; can be repeated.")
-@click.option("--cc", multiple=True, help="A recipient of a copy; can be repeated.")
-@click.option("--bcc", multiple=True, help="A recipient of a blind copy; can be repeated.")
-@click.option("--reply-to", help="Send answers to this address.")
-@click.option("--subject", required=True, help="The subject.")
-@click.option("--body", help="The plain text.")
-@click.option("--html", help="The HTML.")
-@click.option("--template", help="Use this template instead of --body and --html.")
-@variables_option
-@click.option(
-    "--attach", "attachments", multiple=True, metavar="FILE", help="Attach this file; can be repeated."
-)
-@click.option("--from", "sender", help="The sender.  [default: PACKMULE_MAIL_FROM]")
-@click.option("--key", help="Send it once to each recipient under this key, however often it is enqueued.")
-@click.option(
-    "--on-unknown",
-    type=click.Choice(["park", "resend"]),
-    help="Leave or send again a mail whose answer is lost.  [default: park]",
-)
-@bulk_options
-@enqueue_options
-@click.pass_obj
-def enqueue_email(
-    app: App,
-    /,
-    to: tuple[str, ...],
-    cc: tuple[str, ...],
-    bcc: tuple[str, ...],
-    recipients: str | None,
-    variables: tuple[str, ...],
-    attachments: tuple[str, ...],
-    wait: bool,
-    json: bool,
-    **given: Any,
-) -> int:
-    """Send an e-mail from a text or a template.
-
-    One mail goes to all of --to, or one to each of a list. A list is checked first, and its columns are
-    variables of the subject and the template. It makes a batch, whose id is printed.
+    A short name is that of a ready-made job. Your own jobs have dotted names, whatever they are called:
+    packmule enqueue call shop.scan.
     """
-    from packmule.jobs.email import address, email
-
-    listing = {name: given.pop(name) for name in LIST_OPTIONS}
-    if (recipients is None) == (not to) or (recipients and (cc or bcc)):
-        raise click.UsageError("give --to, or --recipients for a list, which has no --cc and --bcc")
-    if recipients is None and any(listing.values()):
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in LIST_OPTIONS)
-        raise click.UsageError(f"{named} are for a list: give --recipients")
-
-    for each in (*to, *cc, *bcc, given["reply_to"], given["sender"]):
-        if each is not None:
-            address(each)
-    call, options = split(given)
-    call |= {name: list(each) for name, each in (("to", to), ("cc", cc), ("bcc", bcc)) if each}
-    if variables:
-        call["variables"] = assignments("--var", variables)
-    if attachments:
-        call["attachments"] = list(attachments)
-    if recipients is not None:
-        if attachments:
-            call["attachments"] = [_stored(app, each) for each in attachments]
-        return enqueue_bulk(app, recipients, listing, call, options, wait, json)
-    return _enqueue(app, email.job, [call], options, wait, json, files="attachments")
 
 
-@enqueue.command("image")
-@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--size",
-    "sizes",
-    multiple=True,
-    metavar="WxH",
-    help="Make a rendition: 800x600, 800 (wide) or x600 (high); can be repeated.  [default: 800]",
-)
-@click.option(
-    "--fit",
-    type=click.Choice(["contain", "cover", "stretch"]),
-    help="Fit the image into its size like this.  [default: contain]",
-)
-@click.option(
-    "--format",
-    "format",
-    type=click.Choice(["jpeg", "png", "webp"]),
-    help="The format of the renditions.  [default: the source's]",
-)
-@click.option("--quality", type=click.IntRange(1, 100), help="The quality of JPEG and WebP.  [default: 80]")
-@click.option("--out", help="Write the renditions to this folder of the storage.")
-@enqueue_options
-@click.pass_obj
-def enqueue_image(
-    app: App,
-    /,
-    sources: tuple[str, ...],
-    sizes: tuple[str, ...],
-    fit: str | None,
-    format: str | None,
-    quality: int | None,
-    wait: bool,
-    json: bool,
-    **given: Any,
-) -> int:
-    """Make renditions of images.
-
-    Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
-    batch, whose id is printed.
-    """
-    from packmule.jobs.image import image
-
-    common = {"fit": fit, "format": format, "quality": quality}
-    common = {name: value for name, value in common.items() if value is not None}
-    call, options = split(given)
-    call["renditions"] = [size(each) | common for each in sizes or ("800",)]
-    calls = [{**call, "source": source} for source in sources]
-    return _enqueue(app, image.job, calls, options, wait, json, files="source")
+READY = (
+    enqueue_email, enqueue_image, enqueue_fetch, enqueue_profile, enqueue_scan, enqueue_text, enqueue_unpack,
+)  # fmt: skip
+for command in READY:
+    enqueue.add_command(command)
 
 
 @enqueue.command("file")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--to", "to", type=click.Choice(["parquet"]), help="Convert it to this format.  [default: inspect only]"
-)
-@click.option("--out", help="Write the output to this path of the storage.")
-@click.option("--sheet", help="Read this sheet of a workbook.  [default: the first]")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=TYPE",
-    help="Set a column's type: zip=VARCHAR; can be repeated.",
-)
-@click.option("--max-refused", type=click.IntRange(min=0), help="Fail if more rows are refused.")
+@writing_options
+@reading_options
 @enqueue_options
 @click.pass_obj
-def enqueue_file(
-    app: App, /, sources: tuple[str, ...], columns: tuple[str, ...], wait: bool, json: bool, **given: Any
-) -> int:
-    """Inspect CSV, JSON Lines or Excel files, or convert them.
+def enqueue_file(app: App, /, sources: tuple[str, ...], wait: bool, json: bool, **given: Any) -> int:
+    """Inspect files, or convert tables between formats.
+
+    Without --to and --out they are inspected. How a file is written is found; the options say it where that
+    is wrong.
 
     Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
     batch, whose id is printed.
@@ -172,10 +76,10 @@ def enqueue_file(
     from packmule.jobs.files import file
 
     call, options = split(given)
-    if columns:
-        call["columns"] = assignments("--column", columns)
-    calls = [{**call, "source": source} for source in sources]
-    return _enqueue(app, file.job, calls, options, wait, json, files="source")
+    call = file_call(app.storage, call)
+    check_output(call)
+    calls = calls_of(sources, call)
+    return enqueue_calls(app, file.job, calls, options, wait, json, files=("source", "schema"))
 
 
 @enqueue.command("call")
@@ -188,27 +92,28 @@ def enqueue_call(
 ) -> int:
     """Enqueue one of your own jobs by its dotted name.
 
-    A VALUE that is valid JSON is parsed; any other value is text. A text that looks like JSON needs quotes of
-    its own: year='"2026"'.
+    A VALUE is JSON if the argument's annotation takes that, and a text if not: 5 is a text for an argument
+    that is a str. If both fit, it is JSON.
     """
     from packmule.jobs import registry
 
     app.load_jobs()
     call, options = split(given)
-    call |= assignments("argument", arguments, parse=True)
-    return _enqueue(app, registry.find(name), [call], options, wait, json)
+    job = registry.find(name)
+    call |= assignments("argument", arguments, job)
+    return enqueue_calls(app, job, [call], options, wait, json)
 
 
-def _enqueue(
+def enqueue_calls(
     app: App,
     job_type: JobType,
     calls: list[dict[str, Any]],
     options: Options,
     wait: bool,
     json: bool,
-    files: str | None = None,
+    files: tuple[str, ...] = (),
 ) -> int:
-    """Enqueue one job, or a batch; what the argument `files` names is copied into the storage first."""
+    """Enqueue one job, or a batch; what the arguments `files` name is copied into the storage first."""
     from packmule.jobs.client import known_queue
     from packmule.terminal.follow import follow_one
 
@@ -219,15 +124,11 @@ def _enqueue(
     jobs = app.jobs_on(app.client)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
     for call in calls:
-        job_type.validate((), call)
+        job_type.validate((), call | {name: _placeholder(call[name]) for name in files if name in call})
     if options.queue is not None:
         known_queue(options.queue, app.settings.queues)
     for call in calls:
-        if files in call:
-            given = call[files]
-            call[files] = (
-                _stored(app, given) if isinstance(given, str) else [_stored(app, each) for each in given]
-            )
+        call |= {name: stored(app, call[name]) for name in files if name in call}
     if len(calls) > 1:
         return _enqueue_batch(app, jobs, job_type, calls, options, wait, json)
     ids = jobs.send(job_type, [((), calls[0])], options)
@@ -237,9 +138,18 @@ def _enqueue(
         done = "it now has the new arguments" if replaced else "nothing was enqueued"
         complain(f"job {id} is equal and pending: {done}")
     if wait:
-        return follow_one(app.client, id, job_type.name.rpartition(".")[2], json)
+        return follow_one(app, id, job_type.name.rpartition(".")[2], json, longest_wait())
     say(id)
     return 0
+
+
+def _placeholder(source: Any) -> Any:
+    """What `stored` will make of `source`, as far as that is known before anything is copied."""
+    if isinstance(source, dict):
+        return {name: _placeholder(each) for name, each in source.items()}
+    if isinstance(source, list):
+        return [_placeholder(each) for each in source]
+    return source.removeprefix(STORED) if source.startswith(STORED) else f"uploads/file{Path(source).suffix}"
 
 
 def _enqueue_batch(
@@ -260,15 +170,19 @@ def _enqueue_batch(
     with Batch.create(options.description or name, client=jobs) as batch:
         jobs.send(job_type, [((), call) for call in calls], replace(options, batch=batch.id))
     if wait:
-        return follow_batch(app, batch.id, json)
+        return follow_batch(app, batch.id, json, longest_wait())
     say(batch.id)
     return 0
 
 
-def _stored(app: App, source: str) -> str:
-    """The path of a file in the storage: it is copied there unless `store:` precedes it."""
+def stored(app: App, source: Any) -> Any:
+    """The path of a file in the storage, or of several: it is copied there unless `store:` precedes it."""
     from packmule.jobs.storage import MissingFile
 
+    if isinstance(source, dict):
+        return {name: stored(app, each) for name, each in source.items()}
+    if isinstance(source, list):
+        return [stored(app, each) for each in source]
     if source.startswith(STORED):
         path = source.removeprefix(STORED)
         if not app.storage.exists(path):

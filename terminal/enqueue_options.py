@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from packmule.terminal.parameters import Duration, Instant, Lifetime, complete_queues
+from packmule.terminal.parameters import Duration, F, Instant, Lifetime, complete_queues, with_options
+from packmule.terminal.waiting import wait_options
 
 if TYPE_CHECKING:
     from packmule.jobs.options import Options
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def enqueue_options(command: F) -> F:
@@ -47,12 +45,19 @@ def enqueue_options(command: F) -> F:
             help="Run it before jobs of its queue with a lower one.  [default: 0]",
         ),
         click.option("--durable", is_flag=True, default=None, help="Wait until the server has it on disk."),
-        click.option("--wait", is_flag=True, help="Show progress and result; exit 1 if it fails."),
-        click.option("--json", "json", is_flag=True, help="With --wait: print the job as one JSON object."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    printed = click.option(
+        "--json", "json", is_flag=True, help="With --wait: print the job as one JSON object."
+    )
+    waiting = wait_options(printed(command), "Show progress and result; exit 1 if it fails.")
+    return with_options(waiting, options)
+
+
+def calls_of(sources: tuple[str, ...], call: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call for each source. Raises `click.UsageError` if several would write to one place."""
+    if "out" in call and len(sources) > 1:
+        raise click.UsageError("--out is the place of one output: leave it out if there are several sources")
+    return [{**call, "source": source} for source in sources]
 
 
 def split(given: dict[str, Any]) -> tuple[dict[str, Any], Options]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.parameters import Since, complete_queues
+from packmule.terminal.parameters import JobId, Since, complete_queues
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Print new events as they happen, until Ctrl-C.")
-@click.option("--job", "job", metavar="ID", help="Only events of this job.")
+@click.option("--job", "job", type=JobId(), metavar="ID", help="Only events of this job.")
 @click.option(
     "--type", "types", multiple=True, metavar="TYPE", help="Only events of this type; can be repeated."
 )
@@ -73,18 +73,24 @@ def _show(event: JobEvent, json: bool) -> None:
     if json:
         show.as_json(event._asdict())
         return
-    at = datetime.fromtimestamp(event.at).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    is_live = show.out.is_terminal
+    at = datetime.fromtimestamp(event.at).strftime("%H:%M:%S" if is_live else "%Y-%m-%d %H:%M:%S.%f")
+    job = show.short_ids([event.job])[event.job] if is_live else event.job
     said = " ".join(f"{name}={value}" for name, value in _details(event))
-    parts = (at, f"{event.type:11}", event.job, f"{event.queue:10}", event.worker, said)
+    parts = (at if is_live else at[:-3], f"{event.type:11}", job, f"{event.queue:10}", event.worker, said)
     say(" ".join(part for part in parts if part).rstrip())
 
 
 def _details(event: JobEvent) -> list[tuple[str, Any]]:
     """The details, with the duration instead of its two instants."""
+    from packmule.terminal import show
+
     details = dict(event.details)
     try:
         seconds = details.pop("ended") - details.pop("started")
         details["took"] = f"{seconds:.3f}s"
     except (KeyError, TypeError):
         pass
+    if isinstance(details.get("due"), float):
+        details["due"] = show.ago(details["due"])
     return list(itertools.islice(details.items(), 10))

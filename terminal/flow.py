@@ -10,7 +10,7 @@ import click
 from packmule.jobs import keys
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import json_option
+from packmule.terminal.parameters import BatchId, FlowId, json_option
 from packmule.terminal.say import say
 
 REFRESH = 0.5
@@ -44,11 +44,11 @@ def flow_list(app: App, limit: int, json: bool) -> None:
     if json:
         show.as_json([facts_of(state) for state in found])
     else:
-        show.table(("flow", *COLUMNS[1:]), [row_of(state) for state in found], "no flows")
+        show.table(("flow", *COLUMNS[1:]), [row_of(state) for state in found], "no flows", ids="flow")
 
 
 @flow.command("show")
-@click.argument("id")
+@click.argument("id", type=FlowId())
 @click.option("--follow", is_flag=True, help="Draw it again as it changes, until it has ended.")
 @json_option
 @click.pass_obj
@@ -82,7 +82,7 @@ def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
 
 
 @flow.command("retry", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=BatchId())
 @click.pass_obj
 def flow_retry(app: App, id: str) -> int:
     """Run failed nodes of a flow again.
@@ -112,5 +112,7 @@ def _follow(app: App, id: str) -> None:
             if show.out.is_terminal or state.ended is not None:
                 page.update(drawn(app.client, state, nodes, show.out.width), refresh=True)
             if state.ended is not None:
-                return
+                break
             time.sleep(max(REFRESH, (time.monotonic() - began) / SHARE))
+    if not show.out.is_terminal:
+        show.out.line()  # which the library ends the last picture with on terminals alone

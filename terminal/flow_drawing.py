@@ -15,7 +15,7 @@ from packmule.jobs.batch import NESTED
 from packmule.jobs.batch_state import State
 from packmule.jobs.flow_graph import Node
 from packmule.plain_text import plain
-from packmule.terminal import show
+from packmule.terminal import show, show_job
 
 MOST_DRAWN = 40
 """Nodes that are drawn one by one."""
@@ -62,7 +62,7 @@ def _counts(nodes: Sequence[Node], state: State | None) -> Text:
     counts = Counter(node.state for node in nodes)
     said = [f"{counts[word]:,} {word}" for word in MARKS if counts[word]]
     if state and state.ended is not None:
-        said.append(f"ended {show.ago(state.ended)}")
+        said.append(f"ended {show.distance(state.ended)}")
     elif state and state.is_paused:
         said.append("paused")
     return Text(", ".join(said), "dim")
@@ -117,7 +117,7 @@ def _remark(node: Node, above: str) -> str:
 def _news(client: Redis, node: Node) -> str:
     """Why a node failed, or how far it is."""
     info = reader.read_if_there(client, node.job)
-    return (info and (info.reason if node.state == "failed" else show.progress(info))) or ""
+    return (info and (info.reason if node.state == "failed" else show_job.progress(info))) or ""
 
 
 def _named(node: Node) -> str:

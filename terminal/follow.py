@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from redis import Redis
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from packmule.dashboard.previews.outputs import paths_of
 from packmule.jobs import keys, reader
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_state import State
 from packmule.jobs.reader import JobInfo
+from packmule.observe.waits import of_unknown
 from packmule.plain_text import plain
-from packmule.terminal import show
-from packmule.terminal.say import complain
-from packmule.terminal.show import err, progress
+from packmule.terminal import show, show_job
+from packmule.terminal.app import App
+from packmule.terminal.say import complain, say
+from packmule.terminal.show import err
+from packmule.units import given_span
 
 NO_WORKER_SECONDS = 2.0
 
@@ -34,19 +38,26 @@ def follow(
     deadline = time.monotonic() + timeout if timeout is not None else float("inf")
     hint_at = time.monotonic() + hint_after
     ended: dict[str, JobInfo] = {}
+    hinted: set[str] = set()
     with live_bars() as bars:
         tasks = {id: bars.add_task(plain(label), total=100, state="") for id, label in labels.items()}
         while len(ended) < len(labels):
             for id in labels.keys() - ended.keys():
                 info = reader.read(client, id)
                 bars.update(tasks[id], completed=_percent(info), state=_state(info))
+                if id not in hinted and (lacks := of_unknown(client, info)):
+                    hinted.add(id)
+                    bars.console.print(plain(f"{id} waits for {lacks}"))
                 if info.has_ended:
                     ended[id] = info
                     bars.stop_task(tasks[id])
             now = time.monotonic()
             if now > deadline:
-                waiting = ", ".join(labels.keys() - ended.keys())
-                raise TimeoutError(f"{waiting} had not ended after {timeout:g} s")
+                waiting = labels.keys() - ended.keys()
+                raise TimeoutError(
+                    f"{', '.join(waiting)} had not ended after {given_span(timeout)}, and goes on: "
+                    f"packmule job wait {next(iter(waiting))}"
+                )
             if now > hint_at:
                 hint_at = float("inf")
                 hint_without_workers(client, bars)
@@ -54,13 +65,19 @@ def follow(
     return ended
 
 
-def follow_one(client: Redis, id: str, label: str, json: bool, timeout: float | None = None) -> int:
-    """Follow one job and print its result, or all of it as JSON; 0 if it finished, 1 if not."""
-    info = follow(client, {id: label}, timeout)[id]
+def follow_one(app: App, id: str, label: str, json: bool, timeout: float | None = None) -> int:
+    """Follow one job and print its result, or all of it as JSON; 0 if it finished, 1 if not.
+
+    A terminal also gets where its outputs are.
+    """
+    info = follow(app.client, {id: label}, timeout)[id]
     if json:
         show.as_json(info)
     elif info.status == "finished":
-        show.result(info)
+        show_job.result(info)
+        if err.is_terminal:
+            for path in paths_of(info):
+                say(app.storage.locate(path), err=True)
     else:
         complain(f"job {id} {info.status}: {info.reason}")
     return 0 if info.status == "finished" else 1
@@ -86,7 +103,8 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
             now = time.monotonic()
             if now > deadline:
                 raise TimeoutError(
-                    f"{state.counts.pending:,} jobs of batch {id} had not ended after {timeout:g} s"
+                    f"{state.counts.pending:,} jobs of batch {id} had not ended after {given_span(timeout)}, "
+                    f"and go on: packmule batch wait {id}"
                 )
             if now > hint_at:
                 hint_at = float("inf")
@@ -116,7 +134,7 @@ def _percent(info: JobInfo) -> float:
 def _state(info: JobInfo) -> str:
     if info.has_ended:
         return plain(info.status)
-    return plain((progress(info) or info.status).partition("% ")[2] or info.status)
+    return plain((show_job.progress(info) or info.status).partition("% ")[2] or info.status)
 
 
 def hint_without_workers(client: Redis, bars: Progress) -> None:

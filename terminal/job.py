@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.job_acts import job_cancel, job_copy, job_delete, job_retry, job_run
 from packmule.terminal.job_filters import filter_options, job_filter
-from packmule.terminal.parameters import Duration, json_option
+from packmule.terminal.parameters import Duration, JobId, json_option
 from packmule.terminal.said import as_text, job_logs, job_output
 from packmule.terminal.say import complain, say
 
@@ -37,7 +38,7 @@ job.add_command(job_output)
 
 
 @job.command("show")
-@click.argument("id")
+@click.argument("id", type=JobId())
 @click.option("--traceback", is_flag=True, help="Show the whole traceback of a failure.")
 @json_option
 @click.pass_obj
@@ -49,18 +50,21 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     from packmule.jobs import reader, watch
     from packmule.observe.blocked import wait_of
     from packmule.observe.steps import steps_of
-    from packmule.observe.waits import of_deferred, of_queued
-    from packmule.terminal import show, show_steps
+    from packmule.observe.waits import due, of_deferred, of_queued, of_unknown
+    from packmule.terminal import show, show_job, show_steps
 
     record = reader.read(app.client, id)
     wait, steps, logs = wait_of(app.client, id), steps_of(app.client, id), watch.logs(app.client, id)
+    due_at = due(app.client, [record]).get(id)
     if json:
         more = {"wait": wait, "steps": [each._asdict() for each in steps], "lines": len(logs)}
-        show.as_json(dataclasses.asdict(record) | more)
+        show.as_json(_facts(record, due_at) | more)
         return
+    _load_for([record], app)
     last = logs[-LAST_LINES:] if record.status == "failed" else []
     waits_for = of_queued(wait) if wait else show_steps.waits_for(record) or of_deferred(app.client, record)
-    show.job(record, traceback, waits_for, len(logs), map(as_text, last))
+    waits_for = waits_for or of_unknown(app.client, record)
+    show_job.job(record, traceback, waits_for, len(logs), map(as_text, last), due_at)
     show_steps.steps(steps)
 
 
@@ -77,24 +81,41 @@ def job_list(app: App, /, limit: int, after: str | None, json: bool, **given: An
 
     All that is given has to fit. Ended jobs are found as far back as the index goes.
     """
-    from packmule.terminal import show
+    from packmule.observe.waits import due
+    from packmule.terminal import show, show_job
     from packmule.terminal.show_steps import waits_for
 
     jobs, cursor, back_to = _search(app, job_filter(app, **given), limit, after)
+    due_at = due(app.client, jobs)
     if json:
-        show.as_json(jobs)
+        show.as_json([_facts(each, due_at.get(each.id)) for each in jobs])
         return
+    _load_for(jobs, app)
     has_waits = any(each.waits for each in jobs)
-    columns = ["job", "status", "queue", "since", *(["waits for"] if has_waits else []), "calls"]
+    columns = ["job", "status", "queue", "when", "took", *(["waits for"] if has_waits else []), "calls"]
     rows = [
-        (each.id, show.status(each.status), each.queue, show.ago(_since(each)))
+        (each.id, show_job.status(each.status), each.queue)
+        + (show.ago(due_at.get(each.id) or _since(each)), show_job.pace(each))
         + ((waits_for(each) or "",) if has_waits else ())
-        + (each.name,)
+        + (show_job.called(each),)
         for each in jobs
     ]
-    show.table(columns, rows, "no jobs", cut="calls")
+    show.table(columns, rows, "no jobs", shorten="calls", ids="job")
     if cursor:
         complain(f"looked back to {show.moment(back_to)}; for more: --after {cursor}")
+
+
+def _facts(record: JobInfo, due_at: float | None) -> dict[str, Any]:
+    """A job as JSON has it."""
+    from packmule.jobs.wire import time_text
+
+    return dataclasses.asdict(record) | {"due_at": time_text(due_at) if due_at else None}
+
+
+def _load_for(jobs: Sequence[JobInfo], app: App) -> None:
+    """Import the user's jobs if one of these has positional arguments: their names say which are secrets."""
+    if any(each.args for each in jobs):
+        app.load_if_possible()
 
 
 def _search(
@@ -119,7 +140,7 @@ def _since(record: JobInfo) -> str | None:
 
 
 @job.command("signal", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=JobId())
 @click.argument("name")
 @click.option("--data", metavar="JSON", default="null", help="What the job gets: JSON, null by default.")
 @click.pass_obj
@@ -141,7 +162,7 @@ def job_signal(app: App, id: str, name: str, data: str) -> None:
 
 
 @job.command("wait")
-@click.argument("id")
+@click.argument("id", type=JobId())
 @click.option("--timeout", type=Duration(), help="Give up after this long, with exit code 1.")
 @json_option
 @click.pass_obj
@@ -152,7 +173,7 @@ def job_wait(app: App, id: str, timeout: float | None, json: bool) -> int:
     """
     from packmule.terminal.follow import follow_one
 
-    return follow_one(app.client, id, "job", json, timeout)
+    return follow_one(app, id, "job", json, timeout)
 
 
 for each in (job_cancel, job_retry, job_delete, job_run, job_copy):

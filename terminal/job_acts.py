@@ -11,7 +11,7 @@ from packmule.plain_text import plain
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited, audited
 from packmule.terminal.job_filters import filter_options, job_filter
-from packmule.terminal.parameters import Duration, F, assignments, complete_queues
+from packmule.terminal.parameters import Duration, F, JobId, assignments, complete_queues, with_options
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 def by_ids_or_filter(command: F) -> F:
     """The ids and options of a command that acts on many jobs, for `_act`."""
     options: list[Callable[[F], F]] = [
-        click.argument("ids", metavar="[ID...]", nargs=-1),
+        click.argument("ids", metavar="[ID...]", nargs=-1, type=JobId()),
         filter_options,
         click.option("--all", "everything", is_flag=True, help="All jobs, if there is no other option."),
         click.option("--dry-run", is_flag=True, help="Only count the jobs, and show some."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 @click.command("cancel", cls=Audited)
@@ -200,7 +198,7 @@ def _examples(acted: Acted) -> str:
 
 
 @click.command("copy", cls=Audited)
-@click.argument("id")
+@click.argument("id", type=JobId())
 @click.option(
     "--set",
     "changes",
@@ -216,7 +214,9 @@ def job_copy(app: App, id: str, changes: tuple[str, ...], queue: str | None, job
 
     They are checked as at any enqueue. Print the new job's id.
     """
+    from packmule.jobs import reader, registry
     from packmule.jobs.copying import copy
 
     app.load_jobs()
-    say(copy(app.jobs_on(app.client), id, assignments("--set", changes, parse=True), queue, job_id))
+    job = registry.find(reader.read(app.client, id).name) if changes else None
+    say(copy(app.jobs_on(app.client), id, assignments("--set", changes, job), queue, job_id))

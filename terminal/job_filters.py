@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packmule.terminal.app import App
-from packmule.terminal.parameters import F, Moment, assignments, complete_queues
+from packmule.terminal.parameters import F, Moment, assignments, complete_queues, with_options
 
 if TYPE_CHECKING:
     from packmule.jobs.job_filter import JobFilter
@@ -26,7 +26,11 @@ def filter_options(command: F) -> F:
             "--queue", metavar="NAME", shell_complete=complete_queues, help="Only jobs of this queue."
         ),
         click.option("--status", type=click.Choice(STATUSES), help="Only jobs of this status."),
-        click.option("--error", metavar="CLASS", help="Only jobs that this class of error has ended."),
+        click.option(
+            "--error",
+            metavar="CLASS",
+            help="Only jobs that this class of error has ended, or one with this in its text.",
+        ),
         click.option(
             "--since",
             type=Moment(),
@@ -47,9 +51,7 @@ def filter_options(command: F) -> F:
             help="Only jobs that failed of this error.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 def job_filter(

@@ -8,7 +8,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
-from packmule.terminal.parameters import complete_queues, json_option
+from packmule.terminal.parameters import JobId, complete_queues, json_option
 from packmule.terminal.say import say
 
 if TYPE_CHECKING:
@@ -72,12 +72,13 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
                 for each in found.holders
             ],
             "",
+            ids="job",
         )
 
 
 @limits.command("release", cls=Audited)
 @click.argument("key")
-@click.argument("job")
+@click.argument("job", type=JobId())
 @click.option(
     "--force", is_flag=True, help="Release it although the job runs: another may then run beside it."
 )

@@ -10,6 +10,7 @@ from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import json_option
 from packmule.terminal.say import say
+from packmule.units import span
 
 if TYPE_CHECKING:
     from packmule.coordination.locks.state import Held
@@ -74,7 +75,7 @@ def locks_release(app: App, name: str, yes: bool) -> None:
     held = max(state.locks, key=lambda each: each.nodes)
     say(
         f"{name}: held by process {held.process or 'unknown'} on {held.host}, on {held.nodes} of {held.of} "
-        f"nodes, for {held.seconds:.1f} s more, with fence {held.fence or 'unknown'}."
+        f"nodes, for {span(held.seconds)} more, with fence {held.fence or 'unknown'}."
     )
     if not yes and not click.confirm("Release it?"):
         raise LockNotReleased(f"{name} was not released")
@@ -92,6 +93,6 @@ def _row(held: Held) -> tuple[object, ...]:
         held.name,
         f"{held.host}:{held.process or '?'}",
         nodes,
-        f"{held.seconds:.1f} s",
+        span(held.seconds),
         str(held.fence or "-"),
     )

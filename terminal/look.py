@@ -21,12 +21,12 @@ def look(app: App, url: str | None, port: int) -> None:
     URL is its server's, such as redis://localhost:6379/0, by default PACKMULE_REDIS_URL or REDIS_URL. Nothing
     is written to it. Only this machine can open the pages, by the link that is printed.
     """
-    from packmule.config import mask
     from packmule.coordination.redis.connection import connect
     from packmule.dashboard.known_jobs import load
     from packmule.dashboard.looking import Looking
     from packmule.dashboard.serving import Server
     from packmule.dashboard.site import Site
+    from packmule.plain_text import mask
 
     url = url or app.settings.redis_url
     if url is None:

@@ -9,7 +9,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited, audited
-from packmule.terminal.parameters import F, Moment, json_option
+from packmule.terminal.parameters import BatchId, F, JobId, Moment, json_option, with_options
 from packmule.terminal.say import complain, say
 
 if TYPE_CHECKING:
@@ -25,17 +25,15 @@ def mail_filter_options(command: F) -> F:
     options: list[Callable[[F], F]] = [
         click.option("--address", help="Only mails to this address."),
         click.option("--domain", help="Only mails to addresses of this domain."),
-        click.option("--job", metavar="ID", help="Only mails of this job."),
-        click.option("--batch", metavar="ID", help="Only mails of jobs in this batch."),
+        click.option("--job", type=JobId(), help="Only mails of this job."),
+        click.option("--batch", type=BatchId(), help="Only mails of jobs in this batch."),
         click.option("--key", help="Only mails that were sent under this key."),
         click.option(
             "--since", type=Moment(), help="Only mails in their state since: 10m, 2026-12-01T08:00."
         ),
         click.option("--until", type=Moment(), help="Only mails in their state before that."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(command, options)
 
 
 @click.command("list")
@@ -63,30 +61,57 @@ def mail_list(
     if json:
         show.as_json([each._asdict() for each in found.mails])
         return
-    show.table(COLUMNS, _rows(found.mails), "no such mails", cut="answer")
+    show.table(COLUMNS, _rows(found.mails), "no such mails", shorten="answer", ids="job")
     if found.cursor:
         complain(f"there may be more: --after {found.cursor}")
 
 
 @click.command("show")
-@click.argument("job")
+@click.argument("job", required=False, type=JobId())
+@click.option("--key", help="The mails that were sent under this key, with --to.")
+@click.option("--message-id", metavar="ID", help="The mail that has this Message-ID, with --to.")
+@click.option("--to", "recipients", metavar="ADDRESS", multiple=True, help="A recipient; can be repeated.")
 @json_option
 @click.pass_obj
-def mail_show(app: App, job: str, json: bool) -> None:
-    """Show what became of the mail of a job, for each recipient."""
+def mail_show(
+    app: App,
+    /,
+    job: str | None,
+    key: str | None,
+    message_id: str | None,
+    recipients: tuple[str, ...],
+    json: bool,
+) -> None:
+    """Show what became of the mail of a job, for each recipient.
+
+    A job's record is gone before the ledger forgets its mails. Then name the mail by its key or Message-ID,
+    and its recipients.
+    """
     from packmule.jobs.email.calls import mails_of_job
+    from packmule.jobs.email.ledger import names, reader
+    from packmule.jobs.email.message.addresses import parse
     from packmule.terminal import show
 
-    found = mails_of_job(app.client, job)
+    if sum(each is not None for each in (job, key, message_id)) != 1 or (job is None) != bool(recipients):
+        raise click.UsageError("name a job; or a --key or --message-id, and --to for each recipient")
+    to = [parse(each).spec for each in recipients]
+    if job is not None:
+        found = mails_of_job(app.client, job)
+    elif key is not None:
+        found = list(filter(None, reader.of_send(app.client, names.send_of_key(key), to)))
+    else:
+        wanted = [(message_id or "", recipient) for recipient in to]
+        found = list(filter(None, reader.of_messages(app.client, wanted)))
     if json:
         show.as_json([each._asdict() for each in found])
         return
-    show.table(COLUMNS, _rows(found), "the ledger knows of no mail of this job", cut="answer")
+    show.table(COLUMNS, _rows(found), "the ledger knows of no such mail", shorten="answer", ids="job")
 
 
 @click.command("resolve", cls=Audited)
-@click.argument("jobs", metavar="[JOB...]", nargs=-1)
-@click.option("--sent/--not-sent", "was_sent", default=None, help="What was found out of these mails.")
+@click.argument("jobs", metavar="[JOB...]", nargs=-1, type=JobId())
+@click.option("--sent", is_flag=True, help="These mails were sent.")
+@click.option("--not-sent", is_flag=True, help="They were not: send them again.")
 @mail_filter_options
 @click.option("--all", "everything", is_flag=True, help="All unknown mails, if there is no other option.")
 @click.option("--dry-run", is_flag=True, help="Only count the mails, and show some.")
@@ -96,7 +121,8 @@ def mail_resolve(
     app: App,
     /,
     jobs: tuple[str, ...],
-    was_sent: bool | None,
+    sent: bool,
+    not_sent: bool,
     everything: bool,
     dry_run: bool,
     yes: bool,
@@ -110,7 +136,7 @@ def mail_resolve(
     from packmule.jobs.email.ledger.reader import all_that_fit
     from packmule.observe.audit import whoami
 
-    if was_sent is None:
+    if sent == not_sent:
         raise click.UsageError("say what became of the mails: --sent or --not-sent")
     is_filtered = any(value is not None for value in given.values())
     if sum((bool(jobs), is_filtered, everything)) != 1:
@@ -118,15 +144,19 @@ def mail_resolve(
     found: list[Entry] = []
     for job in jobs or (None,):
         found += all_that_fit(app.client, _wanted(("unknown",), given | ({"job": job} if job else {})))
-    if dry_run or not found:
+    if not found:
+        say("none of these mails is unknown")
+        return int(bool(jobs))
+    if dry_run:
         say(f"{_mails(len(found))} would be resolved{_examples(found)}")
-        return int(bool(jobs) and not found)
+        return 0
     if not jobs and not yes:
-        done = "taken for sent" if was_sent else "sent again"
+        done = "taken for sent" if sent else "sent again"
         click.confirm(f"{_mails(len(found))} will be {done}{_examples(found)}. Go on?", abort=True)
-    audited(lambda: {"sent": was_sent, "count": len(found)})
-    ended = resolve(app.client, found, was_sent=was_sent, who=whoami(), keep=app.settings.mail_keep)
-    say(f"{_mails(ended.done)} resolved, {len(ended.jobs):,} jobs run again")
+    audited(lambda: {"sent": sent, "count": len(found)})
+    ended = resolve(app.client, found, was_sent=sent, who=whoami(), keep=app.settings.mail_keep)
+    again = len(ended.jobs)
+    say(f"{_mails(ended.done)} resolved, {again:,} {'job runs' if again == 1 else 'jobs run'} again")
     for error in (*ended.refused[:10], *ended.left[:10]):
         complain(f"{error}")
     return int(bool(ended.refused or ended.left))

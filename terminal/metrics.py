@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from packmule.terminal.app import App
+from packmule.terminal.health import address_of
 from packmule.terminal.say import say
 
 
@@ -20,15 +21,15 @@ def metrics(app: App, address: str | None) -> None:
 
         click.echo(exposition(app.client, app.queues()), nl=False)
         return
-    from packmule.observe.metrics_server import listen
+    from packmule.observe import probes
+    from packmule.observe.vitals import Vitals
 
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise click.BadParameter(f"{address!r} is not an address: write 127.0.0.1:9464", param_hint="--serve")
+    host, port = address_of(address, "--serve")
     try:
-        server = listen(host.strip("[]"), int(port), app.client, app.queues)
+        listening = probes.listen(host, port)
     except (OSError, OverflowError) as error:
         raise click.UsageError(f"can't listen on {address}: {error}") from None
-    with server:
-        say(f"The metrics are at http://{host}:{server.server_address[1]}/metrics", err=True)
-        server.serve_forever()
+    vitals = Vitals()
+    vitals.show(loops=False)
+    say(f"The metrics are at http://{host}:{listening.getsockname()[1]}/metrics", err=True)
+    probes.serve(listening, probes.Probes(vitals, app.connect, app.queues_on))

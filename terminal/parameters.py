@@ -6,14 +6,26 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from packmule import units
 from packmule.config import Settings, SettingsError
+from packmule.terminal.app import App
+
+if TYPE_CHECKING:
+    from packmule.jobs.job_type import JobType
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """`command` with these options and arguments, which its help lists in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
 
 variables_option = click.option(
     "--var",
@@ -38,6 +50,45 @@ class Duration(click.ParamType[float]):
             return units.duration(value)
         except ValueError as error:
             self.fail(f"{value!r} is {error}", param, ctx)
+
+
+class JobId(click.ParamType[str]):
+    """A job's id, or the beginning of one."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from packmule.jobs.prefixes import job_id
+
+        app = _app(ctx)
+        return job_id(app.client, value, app.settings.queues) if app else value
+
+
+class BatchId(click.ParamType[str]):
+    """The id of a batch or a flow, or the beginning of one."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from packmule.jobs.prefixes import batch_id
+
+        app = _app(ctx)
+        return batch_id(app.client, value) if app else value
+
+
+class FlowId(click.ParamType[str]):
+    """The id of a flow, or of a job, or the beginning of one."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = BatchId().convert(value, param, ctx)
+        return found if found != value else JobId().convert(value, param, ctx)
+
+
+def _app(ctx: click.Context | None) -> App | None:
+    """The command's; None while the shell completes a line."""
+    return ctx.find_object(App) if ctx else None
 
 
 class Lifetime(Duration):
@@ -175,19 +226,14 @@ def size(text: str) -> dict[str, int]:
     }
 
 
-def assignments(what: str, texts: Sequence[str], parse: bool = False) -> dict[str, Any]:
-    """Each `NAME=VALUE` of `texts`; with `parse`, a value that is valid JSON is parsed."""
-    import msgspec
+def assignments(what: str, texts: Sequence[str], job: JobType | None = None) -> dict[str, Any]:
+    """Each `NAME=VALUE` of `texts`: a text, or what the argument of that name of `job` takes it for."""
+    from packmule.jobs.arguments import read
 
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=what)
-        values[name] = value
-        if parse:
-            try:
-                values[name] = msgspec.json.decode(value)
-            except msgspec.DecodeError:
-                values[name] = value
+        values[name] = value if job is None else read(job.arguments, name, value)
     return values

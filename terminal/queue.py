@@ -10,6 +10,8 @@ from packmule.terminal.audit import Audited
 from packmule.terminal.parameters import complete_queues, json_option
 from packmule.terminal.say import say
 
+USUAL = ("queued", "started", "failed")
+
 
 @click.group()
 def queue() -> None:
@@ -111,8 +113,13 @@ def depths_by_queue(app: App) -> dict[str, dict[str, int | bool]]:
 
 
 def show_queues(found: dict[str, dict[str, int | bool]]) -> None:
+    """Print a table of queues; on a terminal without columns of which all is zero, but for the USUAL ones."""
     from packmule.terminal import show
 
-    columns = next(iter(found.values()), {}).keys()
-    rows = [(queue, *counts.values()) for queue, counts in found.items()]
-    show.table(("queue", *columns), rows, "no queues")
+    columns = [
+        name
+        for name in next(iter(found.values()), {})
+        if name in USUAL or not show.out.is_terminal or any(counts[name] for counts in found.values())
+    ]
+    rows = [(queue, *(counts[name] for name in columns)) for queue, counts in found.items()]
+    show.table(("queue", *columns), rows, "no queues", shorten="queue")

@@ -10,6 +10,7 @@ import click
 
 from packmule.plain_text import plain, plain_json, plain_lines
 from packmule.terminal.app import App
+from packmule.terminal.parameters import JobId
 from packmule.terminal.say import complain, say, say_lines
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ lines_option = click.option("--json", "json", is_flag=True, help="Print one JSON
 
 
 @click.command("logs")
-@click.argument("id")
+@click.argument("id", type=JobId())
 @follow_option
 @click.option(
     "--level",
@@ -57,7 +58,7 @@ def job_logs(app: App, id: str, follow: bool, level: str, json: bool) -> None:
 
 
 @click.command("output")
-@click.argument("id")
+@click.argument("id", type=JobId())
 @follow_option
 @lines_option
 @click.pass_obj

@@ -75,6 +75,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     import msgspec
 
     from packmule.jobs import schedule_ledger
+    from packmule.jobs.masking import masked_call
     from packmule.jobs.schedule_info import next_tick, tick_text, with_ticks
     from packmule.jobs.schedule_store import entry
     from packmule.terminal import show
@@ -85,10 +86,15 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
         show.as_json(with_ticks(found, ticks))
         return
     said = msgspec.to_builtins(found.schedule) if found.schedule else {}
+    if found.schedule:
+        app.load_if_possible()  # whose annotations say which arguments are secrets
+        args, kwargs = masked_call(found.schedule.job, found.schedule.args, found.schedule.kwargs)
+        said |= {name: value for name, value in {"args": args, "kwargs": kwargs}.items() if value}
     tz = found.schedule.tz if found.schedule else "UTC"
     instants = {each: tick_text(said[each], tz) for each in ("at", "start", "end") if each in said}
     for flag in ("name", "paused", "cron", "every", "tz", "job", "owner"):
         said.pop(flag, None)
+    said |= {each: show.json_text(said[each]) for each in said if isinstance(said[each], dict | list)}
     show.facts(
         {
             "schedule": found.name,
@@ -98,7 +104,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
             "owner": found.schedule.owner if found.schedule else None,
             **said,
             **instants,
-            "next": next_tick(found),
+            "next": show.moment(next_tick(found)),
             "last job": found.job,
         }
     )
@@ -153,16 +159,17 @@ def schedule_add(
 ) -> None:
     """Add the schedule NAME, which enqueues JOB at its ticks.
 
-    A VALUE that is valid JSON is parsed; `{tick}` in one becomes the tick.
+    A VALUE is as in `packmule enqueue call`; `{tick}` in one becomes the tick.
     """
-    from packmule.jobs import schedule_store
+    from packmule.jobs import registry, schedule_store
     from packmule.jobs.schedule import schedule as made
     from packmule.jobs.schedule_info import tick_text
     from packmule.jobs.schedule_jobs import check
 
-    table = {option: value for option, value in given.items() if value is not None}
-    found = made(name, {**table, "job": job, "kwargs": assignments("NAME=VALUE", arguments, parse=True)})
     app.load_jobs()
+    table = {option: value for option, value in given.items() if value is not None}
+    kwargs = assignments("NAME=VALUE", arguments, registry.find(job))
+    found = made(name, {**table, "job": job, "kwargs": kwargs})
     tick = check(found, app.jobs_on(app.client), time.time())
     said = schedule_store.put(app.client, found, replace)
     done = {"new": "added", "changed": "changed", "same": "unchanged"}[said]

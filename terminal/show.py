@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,17 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from packmule.jobs.reader import JobInfo
 from packmule.plain_text import plain, plain_json, plain_lines
-
-STATUS_STYLES = {
-    "finished": "green",
-    "failed": "red",
-    "stopped": "red",
-    "started": "cyan",
-    "scheduled": "yellow",
-    "deferred": "yellow",
-}
 
 WIDE = 500
 """Columns where the output is no terminal: nothing is folded in a pipe."""
@@ -33,8 +24,17 @@ WIDE = 500
 NARROW = 120
 """Columns of tables that hold sentences, which are folded at words even in a pipe."""
 
+LINE = 80
+"""Columns within which a list or an object of JSON is kept on a line."""
+
+DEEPEST = 40
+"""Columns by which JSON is indented at most."""
+
 CUT = 12
 """Columns that a text keeps at least before a table becomes wider than its terminal."""
+
+SHORT = 8
+"""Characters that are shown of an id at least."""
 
 AGES = ((120, "s", 1), (7200, "min", 60), (172_800, "h", 3600))
 
@@ -45,7 +45,12 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 def as_json(value: Any) -> None:
     """Print `value` as one line of JSON."""
-    print(_json(value))
+    print(json_text(value))
+
+
+def as_pretty_json(value: Any) -> None:
+    """Print `value` as JSON in lines that a person reads."""
+    print(pretty_json(value))
 
 
 def table(
@@ -54,28 +59,38 @@ def table(
     empty: str,
     widest: int = WIDE,
     cut: str | None = None,
+    shorten: str | None = None,
+    ids: str | None = None,
 ) -> None:
     """Print rows under their columns, or the line `empty` if there are none.
 
-    Texts are folded at words where the terminal is too narrow, and first of all the column `cut` loses the
-    beginnings of its texts.
+    Where the terminal is too narrow, the ids in the column `ids` are shortened to what tells them apart; then
+    the column `cut` loses the beginnings of its texts, or the column `shorten` their ends; then texts are
+    folded at words.
     """
     if rows:
-        out.print(grid(columns, rows, min(out.width, widest), cut))
+        out.print(grid(columns, rows, min(out.width, widest), cut, shorten, ids))
     else:
         out.print(plain(empty))
 
 
-def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int, cut: str | None = None) -> Table:
+def grid(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    width: int,
+    cut: str | None = None,
+    shorten: str | None = None,
+    ids: str | None = None,
+) -> Table:
     """A table that fits into `width` columns, with figures at the right; see `table`."""
     cells = [[_text(cell) for cell in row] for row in rows]
-    whole, words = [], []
-    for position, column in enumerate(columns):
-        texts = [column, *(row[position].plain for row in cells)]
-        whole.append(max(cell_len(line) for text in texts for line in text.splitlines() or [""]))
-        words.append(max(cell_len(word) for text in texts for word in text.split() or [""]))
-        if column == cut:
-            words[-1] = min(words[-1], CUT)
+    whole, words = _widths(columns, cells, (cut, shorten))
+    if ids in columns and sum(whole) + 2 * (len(columns) - 1) > width:
+        position = columns.index(ids)
+        short = short_ids(row[position].plain for row in cells)
+        for row in cells:
+            row[position] = Text(short[row[position].plain], row[position].style)
+        whole, words = _widths(columns, cells, (cut, shorten))
     gap = 2 if sum(whole) + 2 * (len(columns) - 1) <= width else 1
     widths = _fitted(whole, words, width - gap * (len(columns) - 1))
     made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
@@ -86,11 +101,45 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int, cut:
     for row in cells:
         made.add_row(
             *(
-                _last(cell, widths[position]) if columns[position] == cut else cell
-                for position, cell in enumerate(row)
+                _last(cell, width) if column == cut else _first(cell, width) if column == shorten else cell
+                for column, width, cell in zip(columns, widths, row, strict=True)
             )
         )
     return made
+
+
+def _widths(
+    columns: Sequence[str], cells: Sequence[Sequence[Text]], cut: Sequence[str | None]
+) -> tuple[list[int], list[int]]:
+    """The widths of whole columns, and of their longest words; those of `cut` ones need be no longer."""
+    whole, words = [], []
+    for position, column in enumerate(columns):
+        texts = [column, *(row[position].plain for row in cells)]
+        whole.append(max(cell_len(line) for text in texts for line in text.splitlines() or [""]))
+        words.append(max(cell_len(word) for text in texts for word in text.split() or [""]))
+        if column in cut:
+            words[-1] = min(words[-1], CUT)
+    return whole, words
+
+
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """What is shown of each id: its beginning, long enough to tell it from the others; short ones are whole.
+
+    >>> short_ids(["2a9f03b1c4d5", "2a9f03b1c4e6", "17cc5e60a1b2", "nightly-7"])["17cc5e60a1b2"]
+    '17cc5e60…'
+    """
+    ordered = sorted({*ids})
+    found = {}
+    for before, id, after in zip(["", *ordered], ordered, [*ordered[1:], ""], strict=False):
+        most = max(SHORT, _shared(id, before) + 1, _shared(id, after) + 1)
+        found[id] = id if len(id) <= most + 1 else f"{id[:most]}…"
+    return found
+
+
+def _shared(one: str, other: str) -> int:
+    """With how many equal characters two texts begin."""
+    places = range(min(len(one), len(other)))
+    return next((place for place in places if one[place] != other[place]), len(places))
 
 
 def _fitted(whole: Sequence[int], words: Sequence[int], room: int) -> list[int]:
@@ -105,12 +154,21 @@ def _fitted(whole: Sequence[int], words: Sequence[int], room: int) -> list[int]:
     return widths
 
 
+def _first(text: Text, width: int) -> Text:
+    return text if len(text.plain) <= width else Text(text.plain[: width - 1] + "…", text.style)
+
+
 def _last(text: Text, width: int) -> Text:
     return text if len(text.plain) <= width else Text("…" + text.plain[1 - width :], text.style)
 
 
 def _is_figure(value: Any) -> bool:
     return isinstance(value, int | float) or re.fullmatch(r"-|[\d.,]+( [a-z%]+)?", str(value)) is not None
+
+
+def wrapped(text: str, indent: str = "") -> None:
+    """Print one paragraph, folded at words with the other lines indented."""
+    out.print(textwrap.fill(plain(text), out.width, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def facts(pairs: Mapping[str, Any]) -> None:
@@ -125,89 +183,51 @@ def facts(pairs: Mapping[str, Any]) -> None:
 
 
 def ago(at: str | float | None) -> str:
-    """A time as its distance from now: `5 min ago`, `in 3 h`. Text is ISO 8601; other text stays as it is."""
+    """A time as a person reads it, by its distance from now: `5 min ago`, `in 3 h`; `exact` in a pipe.
+
+    Text is ISO 8601; other text stays as it is.
+    """
     if at is None:
         return "-"
-    try:
-        seconds = time.time() - (datetime.fromisoformat(at).timestamp() if isinstance(at, str) else at)
-    except (ValueError, OverflowError):
-        return str(at)
-    distance = abs(seconds)
-    unit, size = next(((unit, size) for bound, unit, size in AGES if distance < bound), ("d", 86_400))
-    return f"{distance / size:.0f} {unit} ago" if seconds >= 0 else f"in {distance / size:.0f} {unit}"
+    return distance(at) if out.is_terminal else exact(at)
 
 
 def moment(at: str | float | None) -> str | None:
-    """A time by this machine's clock, and its distance from now: `2026-12-01 08:00:00, 5 min ago`."""
+    """A time by this machine's clock, and its distance from now: `2026-12-01 08:00:00, 5 min ago`.
+
+    It is `exact` in a pipe.
+    """
     if at is None:
         return None
-    try:
-        found = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at).astimezone()
-        return f"{found.astimezone():%Y-%m-%d %H:%M:%S}, {ago(at)}"
-    except (ValueError, OverflowError, OSError):
+    if not out.is_terminal:
+        return exact(at)
+    found = _instant(at)
+    return f"{found.astimezone():%Y-%m-%d %H:%M:%S}, {distance(at)}" if found else str(at)
+
+
+def distance(at: str | float) -> str:
+    """How far a time is from now: `5 min ago`, `in 3 h`."""
+    found = _instant(at)
+    if found is None:
         return str(at)
+    seconds = time.time() - found.timestamp()
+    away = abs(seconds)
+    unit, size = next(((unit, size) for bound, unit, size in AGES if away < bound), ("d", 86_400))
+    return f"{away / size:.0f} {unit} ago" if seconds >= 0 else f"in {away / size:.0f} {unit}"
 
 
-def job(
-    info: JobInfo,
-    traceback: bool = False,
-    waits_for: str | None = None,
-    logged: int = 0,
-    last: Iterable[str] = (),
-) -> None:
-    """Print all that is known of a job and what it `waits_for`; its whole `traceback` only if asked for.
-
-    It has `logged` so many lines, of which the `last` are shown.
-    """
-    facts(
-        {
-            "job": info.id,
-            "status": status(info.status),
-            "calls": info.name,
-            "arguments": _arguments(info),
-            "positional": _json(info.args) if info.args else None,
-            "description": info.description if info.description != info.name else None,
-            "queue": info.queue,
-            "priority": info.priority or None,
-            "created": moment(info.created_at),
-            "enqueued": moment(info.enqueued_at),
-            "waits for": waits_for,
-            "started": moment(info.started_at),
-            "ended": moment(info.ended_at),
-            "worker": info.worker,
-            "timeout": f"{info.timeout} s" if info.timeout else None,
-            "failed attempts": info.attempts or None,
-            "deaths of its process": info.deaths or None,
-            "last crash": _crash(info),
-            "retries left": info.retries_left or None,
-            "progress": progress(info),
-            "log": f"{logged:,} line{'s' if logged > 1 else ''}" if logged else None,
-            "last lines": lines(text) if (text := "\n".join(last)) else None,
-            "result": lines(_pretty(info.result)) if info.result is not None else None,
-            "error": lines(info.error.strip()) if info.error and traceback else info.reason,
-            "others like it": f"packmule errors show {info.fingerprint}" if info.fingerprint else None,
-        }
-    )
+def exact(at: str | float) -> str:
+    """A time for a script, one word: `2026-12-01T07:00:00Z`."""
+    found = _instant(at)
+    return f"{found.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if found else str(at)
 
 
-def _arguments(info: JobInfo) -> str | None:
-    if info.unread:
-        return f"unknown: {info.unread}"
-    return _json(info.kwargs) if info.kwargs else None
-
-
-def _crash(info: JobInfo) -> str | None:
-    if info.crash is None:
+def _instant(at: str | float) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(at) if isinstance(at, str) else datetime.fromtimestamp(at, UTC)
+        return found.astimezone()
+    except (ValueError, OverflowError, OSError):
         return None
-    memory = info.crash.get("peak_memory", 0) / 2**20
-    at, worker, host = (info.crash.get(name) for name in ("at", "worker", "host"))
-    return f"{info.crash.get('cause')}; peak memory {memory:.0f} MiB; {at}, worker {worker} on {host}"
-
-
-def result(info: JobInfo) -> None:
-    """Print a finished job's result alone, as JSON; nothing for None."""
-    if info.result is not None:
-        print(_pretty(info.result))
 
 
 def lines(text: str) -> Text:
@@ -215,26 +235,33 @@ def lines(text: str) -> Text:
     return Text(plain_lines(text))
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """`value` as JSON on one line."""
     return plain_json(msgspec.json.encode(value).decode())
 
 
-def _pretty(value: Any) -> str:
-    return plain_json(msgspec.json.format(msgspec.json.encode(value)).decode())
+def pretty_json(value: Any) -> str:
+    """`value` as JSON in which a list or an object that fits into a line is on one."""
+    return plain_json(_spread(value, "", 0))
 
 
-def status(name: str) -> Text:
-    """A status in its colour."""
-    return Text(plain(name), STATUS_STYLES.get(name, ""))
-
-
-def progress(info: JobInfo) -> str | None:
-    """`40 % resizing`, as far as the job has reported it."""
-    if info.progress is None:
-        return None
-    percent = info.progress.percent
-    amount = f"{info.progress.done:g}" if percent is None else f"{percent:.0f} %"
-    return f"{amount} {info.progress.message}".strip()
+def _spread(value: Any, indent: str, before: int) -> str:
+    """`value` where each line begins with `indent`, and the first of them has `before` characters already."""
+    line = msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
+    fits = len(indent) + before + len(line) < LINE
+    if fits or len(indent) > DEEPEST or not value or not isinstance(value, dict | list):
+        return line
+    inner = f"{indent}  "
+    if isinstance(value, dict):
+        named = {f"{msgspec.json.encode(key).decode()}: ": each for key, each in value.items()}
+        parts = [name + _spread(each, inner, len(name)) for name, each in named.items()]
+    elif all(isinstance(each, int | float) for each in value):
+        parts = textwrap.wrap(line[1:-1], LINE - len(inner))
+        return f"[\n{inner}" + f"\n{inner}".join(parts) + f"\n{indent}]"
+    else:
+        parts = [_spread(each, inner, 0) for each in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(parts) + f"\n{indent}{closing}"
 
 
 def _text(value: Any) -> Text:

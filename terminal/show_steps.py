@@ -26,8 +26,8 @@ def waits_for(info: JobInfo) -> str | None:
     if info.waits.startswith(ANSWER):
         return f"{found}: packmule job signal {info.id} step:{info.waits.removeprefix(ANSWER)}"
     if signal_of(info) is None:
-        return f"{found} {show.ago(until)}"
-    return found + (f", or its timeout {show.ago(until)}" if until else "")
+        return f"{found} {show.distance(until or 0)}"
+    return found + (f", or its timeout {show.distance(until)}" if until else "")
 
 
 def steps(found: Sequence[StepInfo]) -> None:

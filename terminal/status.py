@@ -21,11 +21,11 @@ def status(app: App, json: bool) -> None:
 
     Stopped jobs count as failed.
     """
-    from packmule.jobs import cluster, keys
+    from packmule.jobs import cluster, keys, reader
     from packmule.jobs.schedule_store import entries
     from packmule.observe.leadership import candidates, leader
     from packmule.observe.memory import MemoryMark
-    from packmule.terminal import show
+    from packmule.terminal import show, show_job
     from packmule.terminal.banner import server_text
     from packmule.terminal.queue import depths_by_queue, show_queues
     from packmule.units import span
@@ -51,23 +51,27 @@ def status(app: App, json: bool) -> None:
             "leader": _leading(leads, running)
             or "no scheduler is running; start one with: packmule scheduler",
             "schedules": f"{faulty:,} faulty; packmule schedule list shows why" if faulty else None,
+            "workers": _disagreement(cluster.disagreeing(workers)),
         }
     )
     show.out.print()
     show_queues(found)
     show.out.print()
+    jobs = reader.read_many(app.client, [each["current_job"] for each in workers])
     rows = [
         (
             each["name"],
-            (each["current_job"] or each["state"]) + (", quiet" if each["quiet"] else ""),
+            each["state"] + (", quiet" if each["quiet"] else ""),
             each["done"],
             each["failed"],
             str(each["queues"]).replace(",", ", "),
+            show_job.about(each["current_job"], job),
         )
-        for each in workers
+        for each, job in zip(workers, jobs, strict=True)
     ]
-    columns = ("worker", "job or state", "done", "failed", "queues")
-    show.table(columns, rows, "no worker is running; start one with: packmule worker")
+    columns = ("worker", "state", "done", "failed", "queues", "job")
+    empty = "no worker is running; start one with: packmule worker"
+    show.table(columns, rows, empty, shorten="job")
 
 
 def _leading(leads: Leader | None, running: int) -> str | None:
@@ -76,4 +80,15 @@ def _leading(leads: Leader | None, running: int) -> str | None:
     if leads is None:
         return None
     others = f"; {running - 1} more on standby" if running > 1 else ""
-    return f"{leads.name}, elected {show.ago(leads.since)}, term {leads.term}{others}"
+    return f"{leads.name}, elected {show.distance(leads.since)}, term {leads.term}{others}"
+
+
+def _disagreement(queues: dict[str, list[str]]) -> str | None:
+    if not queues:
+        return None
+    (first, second, *_) = next(iter(queues.values()))
+    named = f"queue {next(iter(queues))}" if len(queues) == 1 else f"queues {', '.join(queues)}"
+    return (
+        f"{first} and {second} know different jobs of the {named}: a deploy is under way, or two "
+        "applications share a database, which RQ's fixed keys don't allow: give each a number of its own"
+    )

@@ -16,6 +16,9 @@ from packmule.terminal.say import complain, say
 if TYPE_CHECKING:
     from packmule.jobs.email.suppression.store import Suppressed, Suppressions
 
+LONGEST_NAME = 60
+"""Characters that are shown of a name that nobody can have."""
+
 
 @click.group()
 def suppression() -> None:
@@ -57,7 +60,7 @@ def suppression_list(
         return
     rows = [
         (
-            each.name.removeprefix("@"),
+            _name(each),
             each.reason,
             each.source,
             show.ago(each.since or None),
@@ -65,7 +68,7 @@ def suppression_list(
         )
         for each in sorted(found, key=lambda each: -each.since)
     ]
-    show.table(("who", "reason", "source", "since", "until"), rows, "nobody is suppressed", cut="reason")
+    show.table(("who", "reason", "source", "since", "until"), rows, "nobody is suppressed", shorten="reason")
 
 
 @suppression.command("add", cls=Audited)
@@ -146,6 +149,15 @@ def suppression_export(app: App, file: str) -> None:
     with Path(file).open("w", encoding="utf-8", newline="") as opened:
         count = export(_store(app), opened)
     say(f"{count:,} written to {file}")
+
+
+def _name(each: Suppressed) -> str:
+    """A name as people write it; one that is no address, since it's too long for any, is cut."""
+    from packmule.jobs.email.message.addresses import MAX_ADDRESS
+    from packmule.jobs.email.suppression.addresses import shown
+
+    name = shown(each.name)
+    return name if len(name) <= MAX_ADDRESS else f"{name[:LONGEST_NAME]}…"
 
 
 def _store(app: App) -> Suppressions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from packmule.coordination.readable import readable
 from packmule.terminal.app import App
 
 if TYPE_CHECKING:
@@ -72,8 +72,11 @@ def _live(app: App, period: str, order: str) -> None:
     with _keys(), Live(console=show.out, screen=True, auto_refresh=False) as page:
         while True:
             page.update(_page(_found(app, period, order), period, show.out.height), refresh=True)
-            pressed, _, _ = select.select([sys.stdin], [], [], REFRESH)
-            if pressed and os.read(sys.stdin.fileno(), 64).lower()[:1] in (b"q", b"\x1b", b""):
+            if readable([sys.stdin], REFRESH) and os.read(sys.stdin.fileno(), 64).lower()[:1] in (
+                b"q",
+                b"\x1b",
+                b"",
+            ):
                 return
 
 
@@ -92,8 +95,9 @@ def _keys() -> Iterator[None]:
 
 
 def _found(app: App, period: str, order: str) -> dict[str, Any]:
-    from packmule.jobs import queues
+    from packmule.jobs import queues, reader
     from packmule.observe import statistics
+    from packmule.terminal import show_job
 
     client = app.client
     by_queue, by_type = _counted(client, period)
@@ -102,6 +106,7 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
     depths = queues.depths(client, list(dict.fromkeys([*app.queues(), *by_queue])))
     ages = queues.ages(client, list(depths))
     types = [statistics.summary(name, each) for name, each in by_type.items()]
+    slowest = statistics.slowest(client, 10, hours)
     return {
         "at": time.time(),
         "period": period,
@@ -123,7 +128,8 @@ def _found(app: App, period: str, order: str) -> dict[str, Any]:
             for name, spent in statistics.busiest(client, 10, hours)
         ],
         "slowest": [
-            {"job": id, "seconds": round(spent, 6)} for id, spent in statistics.slowest(client, 10, hours)
+            {"job": id, "seconds": round(spent, 6), "calls": show_job.called(job) if job else ""}
+            for (id, spent), job in zip(slowest, reader.read_many(client, [*dict(slowest)]), strict=True)
         ],
     }
 
@@ -178,7 +184,7 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
         for each in found["types"][:room]
     ]
     workers = [(each["worker"], span(each["seconds"])) for each in found["workers"][:room]]
-    slowest = [(each["job"], span(each["seconds"])) for each in found["slowest"][:room]]
+    slowest = [(each["job"], span(each["seconds"]), each["calls"]) for each in found["slowest"][:room]]
     return Group(
         _titled(
             f"queues, the last {period}",
@@ -192,7 +198,7 @@ def _page(found: dict[str, Any], period: str, height: int) -> RenderableType:
             *("type", "done", "failed", "retried", "time", "run p50", "run p95", "run p99", "wait p95"),
         ),
         _titled(f"busiest workers{lately}", workers, "worker", "time"),
-        _titled(f"slowest jobs{lately}", slowest, "job", "time"),
+        _titled(f"slowest jobs{lately}", slowest, "job", "time", "calls"),
     )
 
 
@@ -200,8 +206,14 @@ def _titled(title: str, rows: list[tuple[Any, ...]], *columns: str) -> Renderabl
     from rich.console import Group
     from rich.text import Text
 
-    from packmule.terminal import show
-
     if not rows:
         return Text(f"{title}: none yet\n", style="dim")
-    return Group(Text(title, style="bold"), show.grid(columns, rows, show.out.width, cut=columns[0]), "")
+    return Group(Text(title, style="bold"), _grid(columns, rows), "")
+
+
+def _grid(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> RenderableType:
+    from packmule.terminal import show
+
+    if columns[0] == "job":
+        return show.grid(columns, rows, show.out.width, shorten="calls", ids="job")
+    return show.grid(columns, rows, show.out.width, cut=columns[0])

@@ -12,12 +12,13 @@ import click
 from packmule.config import SettingsError, secret
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.health import answering, health_option
 from packmule.terminal.parameters import json_option, verbosity
 from packmule.terminal.say import say
 
 if TYPE_CHECKING:
+    from packmule.jobs.outgoing.door import Allowed
     from packmule.observe.webhooks.endpoints import Endpoint
-    from packmule.observe.webhooks.outgoing import Allowed
 
 
 @click.group(invoke_without_command=True)
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A TOML file of webhooks.  [default: PACKMULE_WEBHOOKS]",
 )
+@health_option
 @verbosity("-q", "--quiet")
 @click.pass_context
-def webhooks(ctx: click.Context, file: Path | None, verbose: bool, quiet: bool) -> None:
+def webhooks(ctx: click.Context, file: Path | None, health: str | None, verbose: bool, quiet: bool) -> None:
     """Post events of jobs to webhooks, until SIGTERM.
 
     Any number of these processes may run.
@@ -46,7 +48,9 @@ def webhooks(ctx: click.Context, file: Path | None, verbose: bool, quiet: bool) 
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    run(app.connect, hooks, allowed, stop)
+    with answering(app, health) as vitals:
+        vitals.show(loops=False)
+        run(app.connect, hooks, allowed, stop)
 
 
 @webhooks.command("list")
@@ -75,6 +79,7 @@ def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> Non
         return
     columns = ("webhook", "url", "types", "queues", "waiting", "dead")
     cells = [[", ".join(cell) if isinstance(cell, list) else cell for cell in row.values()] for row in rows]
+    cells = [["-" if cell is None else cell for cell in row] for row in cells]  # as before its first start
     show.table(columns, cells, "no webhooks")
 
 
@@ -108,8 +113,8 @@ def webhooks_dead(given: tuple[App, list[Endpoint], Allowed], name: str, resend:
 
 
 def _read(app: App, file: Path | None) -> tuple[list[Endpoint], Allowed]:
+    from packmule.jobs.outgoing.door import Allowed
     from packmule.observe.webhooks.endpoints import read_endpoints
-    from packmule.observe.webhooks.outgoing import Allowed
 
     path = file or app.settings.webhooks
     if path is None:

@@ -10,7 +10,9 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.audit import Audited
+from packmule.terminal.health import answering, health_option
 from packmule.terminal.parameters import Duration, Size, Span, complete_queues, json_option, verbosity
+from packmule.terminal.reloading import RELOAD_HELP, run_reloading
 from packmule.terminal.say import complain, say, say_lines
 from packmule.terminal.scheduler import run_scheduler
 
@@ -51,6 +53,8 @@ from packmule.terminal.scheduler import run_scheduler
 )
 @click.option("--burst", is_flag=True, help="Exit when the queues are empty.")
 @click.option("--no-scheduler", is_flag=True, help="Run no scheduler beside the processes.")
+@click.option("--reload", is_flag=True, help=RELOAD_HELP)
+@health_option
 @verbosity("--quiet")
 @click.pass_context
 def worker(
@@ -61,6 +65,8 @@ def worker(
     grace: float | None,
     autoscale: tuple[int, int] | None,
     no_scheduler: bool,
+    reload: bool,
+    health: str | None,
     verbose: bool,
     quiet: bool,
     **options: Any,
@@ -73,8 +79,11 @@ def worker(
     if context.invoked_subcommand:
         return 0
     app: App = context.obj
+    if reload:
+        return run_reloading(app)
     from packmule.jobs import said
     from packmule.jobs.client import known_queue
+    from packmule.jobs.host_shares import Shares
     from packmule.terminal import logs
     from packmule.terminal.banner import show_banner
     from packmule.worker import order
@@ -90,42 +99,52 @@ def worker(
     for name in names:
         known_queue(name, app.settings.queues)
     app.load_jobs()
-    if not options["burst"]:
-        app.await_server()
-    app.produce()
-    companions: dict[str, Callable[[], None]] = {}
-    mail_urls = app.settings.mail_urls
-    if not mail_urls and app.settings.environment == "development":
-        mail_urls = (_catch_mail(app, companions),)
-    app.provide(mail_urls)
-    if not no_scheduler:
-        companions["scheduler"] = lambda: run_scheduler(app)
-    settled = WorkerOptions(
-        max_result_bytes=app.settings.max_result_bytes,
-        unknown_for=app.settings.unknown_for,
-        job_log_level=said.LEVELS.get(app.settings.job_log_level, said.OFF),
-        webhook_allow=app.settings.webhook_allow,
-        machine=app.settings.machine,
-        release=app.settings.release,
-        **options,
-    )
-    processes = processes or app.settings.processes
-    show_banner(app, names, f"{autoscale[0]} to {autoscale[1]}" if autoscale else f"{processes}", settled)
-    return Pool(
-        app.connect,
-        queues or app.settings.queues,
-        processes,
-        settled,
-        grace=app.settings.grace if grace is None else grace,
-        companions=companions,
-        autoscale=autoscale,
-        lock_nodes=app.lock_nodes,
-    ).run()
+    with answering(app, health) as vitals:
+        if not options["burst"]:
+            app.await_server()
+        app.produce()
+        companions: dict[str, Callable[[], None]] = {}
+        mail_urls = app.settings.mail_urls
+        if not mail_urls and app.settings.environment == "development":
+            mail_urls = _catch_mail(app, companions)
+        app.provide(mail_urls)
+        if not no_scheduler:
+            companions["scheduler"] = lambda: run_scheduler(app)
+        settled = WorkerOptions(
+            max_result_bytes=app.settings.max_result_bytes,
+            isolated=Shares.of_pool(app.settings.isolated) if app.settings.isolated else None,
+            unknown_for=app.settings.unknown_for,
+            job_log_level=said.LEVELS.get(app.settings.job_log_level, said.OFF),
+            webhook_allow=app.settings.webhook_allow,
+            machine=app.settings.machine,
+            release=app.settings.release,
+            **options,
+        )
+        processes = processes or app.settings.processes
+        show_banner(app, names, f"{autoscale[0]} to {autoscale[1]}" if autoscale else f"{processes}", settled)
+        return Pool(
+            app.connect,
+            queues or app.settings.queues,
+            processes,
+            settled,
+            grace=app.settings.grace if grace is None else grace,
+            companions=companions,
+            autoscale=autoscale,
+            lock_nodes=app.lock_nodes,
+            vitals=vitals,
+        ).run()
 
 
-def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
-    """Let a companion process catch mails in development, and return the URL of its SMTP server."""
+def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> tuple[str, ...]:
+    """Let a companion process catch mails in development, and return the URL of its SMTP server.
+
+    Without the extra `email` nobody sends any.
+    """
     import socket
+    from importlib.util import find_spec
+
+    if find_spec("aiosmtpd") is None:
+        return ()
 
     from packmule.jobs.email.catcher import Catcher
 
@@ -142,7 +161,7 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> str:
             stopped.wait()
 
     companions["mail-catcher"] = catch
-    return f"smtp://127.0.0.1:{port}"
+    return (f"smtp://127.0.0.1:{port}",)
 
 
 @worker.command("quiet", cls=Audited)
