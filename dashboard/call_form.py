@@ -10,14 +10,17 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import reduce
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from packmule.dashboard.typed_values import EMPTY, Kind, WrongField, as_json, is_json, typed
-from packmule.jobs import masking
+from packmule.jobs import masking, wire
+from packmule.jobs.arguments import converted
 from packmule.jobs.entry import Call
 from packmule.jobs.job_type import InvalidCall, JobType
 
@@ -105,8 +108,11 @@ def _with_defaults(job: JobType, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _default(parameter: inspect.Parameter) -> Any:
-    """A parameter's default as JSON has it."""
-    return parameter.default.value if isinstance(parameter.default, enum.Enum) else parameter.default
+    """A parameter's default as JSON has it, if it has."""
+    try:
+        return msgspec.to_builtins(parameter.default, str_keys=True, enc_hook=wire.plain)
+    except (TypeError, ValueError):
+        return parameter.default
 
 
 def _field(job: JobType, name: str, text: str) -> Field:
@@ -123,7 +129,7 @@ def _field(job: JobType, name: str, text: str) -> Field:
     elif parameter.kind is parameter.VAR_KEYWORD:
         hint = "more named arguments: an object as JSON"
     elif not is_required:
-        shown = masking.masked({name: _default(parameter)})[name]
+        shown = masking.masked_argument(job, name, _default(parameter))
         hint = f"{hint}; {as_json(shown)} if empty"
     elif may_be_none:
         hint = f"{hint}; null if empty"
@@ -147,8 +153,8 @@ def _value(job: JobType, field: Field, before: Mapping[str, Any]) -> dict[str, A
     if masking.is_hidden(value) and not masking.is_hidden(before.get(name)):
         raise WrongField("a secret in it is hidden: type it again")
     try:
-        msgspec.convert(value, type=kind, str_keys=True)
-    except (TypeError, msgspec.ValidationError) as error:
+        converted(value, kind)
+    except (TypeError, UnicodeEncodeError, msgspec.ValidationError) as error:
         raise WrongField(f"{error}".replace("`", "")) from None
     return {
         name: tuple(value)
@@ -170,7 +176,7 @@ def _shown(job: JobType, name: str, values: Mapping[str, Any]) -> str:
     """An argument as the text of its field."""
     if name not in values:
         return ""
-    value = masking.masked({name: values[name]})[name]
+    value = masking.masked_argument(job, name, values[name])
     kind, _ = _kind(_without_none(_type(job, name))[0])
     if value is None:
         return ""
@@ -205,6 +211,9 @@ def _kind(inner: Any) -> tuple[Kind, str]:
         float: ("float", "a number"),
         date: ("date", "a date, such as 2026-12-01"),
         datetime: ("datetime", "a time, such as 2026-12-01T08:00:00Z"),
+        time: ("text", "a time of day, such as 08:00:00"),
+        Decimal: ("text", "a number, of which each digit counts"),
+        UUID: ("text", "a UUID"),
         Any: ("any", "JSON, or text"),
         object: ("any", "JSON, or text"),
     }

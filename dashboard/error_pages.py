@@ -41,6 +41,12 @@ RETRY_AFTER = 5
 PASSING = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "BUSY", "READONLY", "OOM")
 """How errors of a server begin that can serve again later."""
 
+WRONG_TYPE = "WRONGTYPE"
+WRITTEN_BY_ANOTHER = (
+    "A key that this needs holds something of another type. Another program writes to this database of Redis:"
+    " give Packmule a number of its own."
+)
+
 TITLES = {
     400: "That can't be read",
     401: "Log in first",
@@ -83,6 +89,8 @@ def status_of(error: Exception) -> int:
     )
     if isinstance(error, redis_errors.ResponseError) and str(error).startswith(PASSING):
         return 503
+    if WRONG_TYPE in str(error) and isinstance(error, redis_errors.ResponseError):
+        return 409
     return next((status for kind, status in kinds if isinstance(error, kind)), 500)
 
 
@@ -96,6 +104,8 @@ def words_for(error: Exception) -> str:
         return f"Redis can't be reached: {error}. `packmule check` tests the connection."
     if isinstance(error, Error):
         return str(error)
+    if WRONG_TYPE in str(error):
+        return WRITTEN_BY_ANOTHER
     return next((words for kind, words in REDIS_SAYS if isinstance(error, kind)), TEXTS[500]).format(error)
 
 

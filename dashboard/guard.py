@@ -40,8 +40,8 @@ PUBLIC = ("/login", "/static", "/health")
 
 API = "/api"
 
-UNSUBSCRIBE = "/unsubscribe"
-"""Where mail readers and their providers post to: its links prove whom they are for, and no cookie counts."""
+PROVEN = ("/unsubscribe", "/mail/events", "/i")
+"""What mail readers, mail providers and other sites ask for: it proves itself, and no cookie counts."""
 
 MOST_REQUESTS = 500
 """Requests that are answered at once, streams left out."""
@@ -138,7 +138,7 @@ class _Exchange:
             await self.admit_to_api()
             return bounds.steady_body(self.receive) if changes else self.receive
         self.expect_an_answer()
-        if not _is_below(self.path, "/static", UNSUBSCRIBE):
+        if not _is_below(self.path, "/static", *PROVEN):
             await self.admit_viewer()
         if not changes:
             return self.receive

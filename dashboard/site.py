@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 
-from packmule.dashboard import error_pages, health, unsubscribe
+from packmule.dashboard import error_pages, health, mail_events, unsubscribe
 from packmule.dashboard.api import api
 from packmule.dashboard.api.options import ApiOptions
 from packmule.dashboard.guard import Guard, Identify
@@ -24,14 +24,16 @@ from packmule.dashboard.pages import pages
 from packmule.dashboard.rq import app as rq_app
 from packmule.dashboard.static_files import Static
 from packmule.jobs.email.ledger.acts import KEEP
+from packmule.jobs.email.suppression.links import LinkKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from redis import Redis
     from starlette.routing import BaseRoute
 
+    from packmule.dashboard.images import Images
     from packmule.jobs.client import Client
     from packmule.observe.check.checks import Checks
 
@@ -45,7 +47,9 @@ class Site:
     `api` has the options of the HTTP API. `lock_nodes` are those of the settings; without any, the
     job server is the only one. `webhooks` is the file of webhooks, and `webhook_allow` which internal hosts
     they may reach. `checks` finds out what the settings promise, where they are this process's own. The
-    ledger keeps mails for `mail_keep` seconds.
+    ledger keeps mails for `mail_keep` seconds; `templates` is the folder of the mails' templates, and
+    `mail_from` their sender. `event_keys` verify the events of mail providers, by the names of these, and
+    `link_keys` unsubscribe links. `images` are served on demand, if any are.
     """
 
     client: Redis
@@ -60,6 +64,11 @@ class Site:
     webhook_allow: tuple[str, ...] = ()
     checks: Checks | None = None
     mail_keep: float = KEEP
+    templates: str | None = None
+    mail_from: str = "packmule@localhost"
+    event_keys: Mapping[str, str] = field(default_factory=dict)
+    images: Images | None = None
+    link_keys: LinkKeys = field(default_factory=LinkKeys)
 
 
 def build(
@@ -81,6 +90,8 @@ def build(
         *login_pages.ROUTES,
         *pages.ROUTES,
         *unsubscribe.ROUTES,
+        *mail_events.ROUTES,
+        *(site.images.routes if site.images else ()),
         *streams.ROUTES,
         *more_routes,
     ]

@@ -39,7 +39,8 @@ def unsubscribe(request: Request) -> Response:
 
 
 def _links(request: Request) -> UnsubscribeLinks:
-    return UnsubscribeLinks(request.app.state.site.client)
+    site = request.app.state.site
+    return UnsubscribeLinks(site.client, site.link_keys)
 
 
 ROUTES = [

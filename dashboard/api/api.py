@@ -11,6 +11,7 @@ from starlette.routing import Mount, Route, Router
 
 from packmule.dashboard.api import (
     batches,
+    bounces,
     bulk,
     bulk_mail,
     enqueueing,
@@ -21,6 +22,7 @@ from packmule.dashboard.api import (
     jobs,
     new_flows,
     openapi,
+    pipelines,
     problems,
     queues,
     said,
@@ -48,7 +50,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *files.ENDPOINTS,
     *batches.ENDPOINTS,
     *bulk_mail.ENDPOINTS,
+    *bounces.ENDPOINTS,
     *new_flows.ENDPOINTS,
+    *pipelines.ENDPOINTS,
     *flows.ENDPOINTS,
     *queues.ENDPOINTS,
     *schedules.ENDPOINTS,

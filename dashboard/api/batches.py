@@ -22,7 +22,7 @@ from packmule.errors import Error
 from packmule.jobs import batch_state, keys
 from packmule.jobs.batch import KEEP, Batch, Settings
 from packmule.jobs.batch_info import BatchInfo, batch_info
-from packmule.jobs.options import LONGEST_SPAN
+from packmule.jobs.spans import LONGEST_SPAN
 
 
 class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +79,7 @@ async def create(call: Call) -> Reply:
     body: NewBatch = call.body
     service, key = call.service, idempotency(call)
     if key and (before := await service.in_thread(key.begin, service.client)):
-        return _created(call, await service.batch(before.ids[0]))
+        return call.made(await service.batch(before.ids[0]), f"/batches/{before.ids[0]}")
     callbacks = {name: await prepared(call, getattr(body, name), f"/{name}") for name in CALLBACKS}
     settings = Settings(body.name, callbacks["on_complete"], callbacks["on_success"], body.collect, body.keep)
     id = key.name if key else keys.new_job_id()
@@ -94,12 +94,7 @@ async def create(call: Call) -> Reply:
         raise of_callback(error, callbacks) from None
     if key:
         await service.in_thread(key.end, service.client, Repeat([id], []))
-    return _created(call, found)
-
-
-def _created(call: Call, found: BatchInfo) -> Reply:
-    root = call.request.scope.get("root_path", "")
-    return Reply(found, 201, {"Location": f"{root}/batches/{found.batch}"})
+    return call.made(found, f"/batches/{id}")
 
 
 @endpoint("POST", "/batches/{id}/jobs", Scope.ENQUEUE, body=NewJobs, answer=ManyEnqueued, status=201,

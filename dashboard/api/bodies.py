@@ -13,7 +13,7 @@ from packmule.units import MIB
 T = TypeVar("T")
 
 MOST_BODY_BYTES = 8 * MIB
-"""Bytes of JSON that a request may have; files are apart."""
+"""Bytes of JSON, or of a mail, that a request may have; files are apart."""
 
 _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
@@ -23,7 +23,7 @@ async def body_of(request: Request, kind: type[T]) -> T:
     said = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if said != "application/json":
         raise Refused(415, "NotJSON", f"send application/json, not {said or 'an empty type'}")
-    content = await _bounded(request)
+    content = await bounded_body(request)
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -34,7 +34,8 @@ async def body_of(request: Request, kind: type[T]) -> T:
     return found
 
 
-async def _bounded(request: Request) -> bytes:
+async def bounded_body(request: Request) -> bytes:
+    """The whole body. Raises `Refused` if it is too large."""
     if length_of(request) > MOST_BODY_BYTES:
         raise _too_large()
     parts, size = [], 0

@@ -204,9 +204,8 @@ def _is_there(call: Call, id: str) -> bool:
 
 
 def _begun(call: Call, id: str) -> Reply:
-    root = call.request.scope.get("root_path", "")
     found = _info(call, record.read(call.service.client, id), None)
-    return Reply(found, 202, {"Location": f"{root}/bulk-actions/{id}"})
+    return call.made(found, f"/bulk-actions/{id}", 202)
 
 
 def _by(call: Call) -> performing.By:

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
 from packmule.dashboard.api.enqueueing import JsonOptions
+from packmule.dashboard.api.json_options import JsonJobOptions
 from packmule.dashboard.api.problems import Fault, Refused, explained
 from packmule.dashboard.api.scopes import Scope
 from packmule.errors import UsageError
@@ -26,7 +27,7 @@ from packmule.jobs.email.bulk.send import enqueue
 from packmule.jobs.email.bulk.table import Listed, given, reading
 from packmule.jobs.email.ledger import GIVE_UP_AFTER, OnUnknown
 from packmule.jobs.email.templating.rendering import SHIPPED, InvalidTemplate, Renderer
-from packmule.jobs.options import OPTION_NAMES, JobOptions, Options, refuse_unknown
+from packmule.jobs.options import OPTION_NAMES, Options, refuse_unknown
 
 MOST_ROWS = 10_000
 """Recipients in a request's body; a longer list is uploaded first."""
@@ -104,8 +105,7 @@ async def send(call: Call) -> Reply:
             )
 
     found = await call.service.in_thread(enqueued)
-    root = call.request.scope.get("root_path", "")
-    return Reply(found, 201, {"Location": f"{root}/mail/bulk/{found.id}"})
+    return call.made(found, f"/mail/bulk/{found.id}")
 
 
 @endpoint("POST", "/mail/bulk/preview", Scope.PAYLOADS, body=NewBulk, answer=Report, may=(404, 413))
@@ -210,7 +210,7 @@ def _options(body: NewBulk) -> Options | None:
         return None
     try:
         refuse_unknown(body.options, OPTION_NAMES)
-        return Options(**msgspec.convert(body.options, JobOptions))
+        return Options(**msgspec.convert(body.options, JsonJobOptions))
     except msgspec.ValidationError as error:
         detail, pointer = explained(str(error))
         fault = Fault(detail, f"#/options{pointer[1:]}")

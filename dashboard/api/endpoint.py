@@ -27,6 +27,15 @@ log = logging.getLogger("packmule.api")
 JSON = "application/json"
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with another status than usual, or with headers."""
+
+    value: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Call:
     """One request that was let in: `path` has the names in its path, `query` and `body` what it asks for."""
@@ -40,14 +49,9 @@ class Call:
     audited: dict[str, Any] = field(default_factory=dict)
     """What the audit keeps of it beside the names in the path."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer with another status than usual, or with headers."""
-
-    value: Any
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    def made(self, value: Any, path: str, status: int = 201) -> Reply:
+        """The answer that names what was made, whose `path` in the API is its `Location`."""
+        return Reply(value, status, {"Location": f"{self.request.scope.get('root_path', '')}{path}"})
 
 
 @dataclass(frozen=True, slots=True)

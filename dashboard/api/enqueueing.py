@@ -8,17 +8,20 @@ from typing import Annotated, Any
 
 import msgspec
 
+from packmule import hooks
 from packmule.dashboard.api.deliveries import Delivery
 from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
 from packmule.dashboard.api.idempotency import Repeat, idempotency
+from packmule.dashboard.api.json_options import JsonJobOptions
 from packmule.dashboard.api.problems import Fault, Refused, explained
 from packmule.dashboard.api.scopes import Scope
 from packmule.errors import Conflict, NotFound, UsageError
-from packmule.jobs import entry, tracing
+from packmule.jobs import entry
 from packmule.jobs.client import UnknownQueue
 from packmule.jobs.job_type import JobType
-from packmule.jobs.options import DEFAULT_QUEUE, OPTION_NAMES, JobOptions, Options, refuse_unknown
+from packmule.jobs.options import OPTION_NAMES, Options, refuse_unknown
 from packmule.jobs.registry import NotRegistered
+from packmule.jobs.sending import sending
 
 MOST_CALLS = 10_000
 
@@ -77,16 +80,13 @@ async def enqueue(call: Call) -> Reply:
     """
     body: NewJob = call.body
     job, options = await asked_for(call, body.job, body.options)
+    trace = await _trace(call, job, options, 1)
     try:
-        entries = call.service.site.jobs.entries(
-            job, [(body.args, body.kwargs)], options, _trace(job, options)
-        )
+        entries = call.service.site.jobs.entries(job, [(body.args, body.kwargs)], options, trace)
     except (UsageError, NotFound) as error:
         raise refused(error, job, [(body.args, body.kwargs)], is_many=False) from None
     ids, held = await sent(call, job, entries, options)
-    return Reply(
-        Enqueued(ids[0], bool(held)), 200 if held else 201, {"Location": f"{_prefix(call)}/jobs/{ids[0]}"}
-    )
+    return call.made(Enqueued(ids[0], bool(held)), f"/jobs/{ids[0]}", 200 if held else 201)
 
 
 @endpoint(
@@ -103,10 +103,9 @@ async def enqueued(call: Call, body: NewJobs, more: Mapping[str, Any]) -> ManyEn
     """Enqueue `body`'s calls, with `more` options. Raises `Refused`."""
     job, options = await asked_for(call, body.job, {**body.options, **more})
     calls = [entry.pair(each) for each in body.calls]
+    trace = await _trace(call, job, options, len(calls))
     try:
-        entries = await call.service.in_thread(
-            call.service.site.jobs.entries, job, calls, options, _trace(job, options)
-        )
+        entries = await call.service.in_thread(call.service.site.jobs.entries, job, calls, options, trace)
     except (UsageError, NotFound) as error:
         raise refused(error, job, calls, is_many=True) from None
     ids, held = await sent(call, job, entries, options)
@@ -124,7 +123,7 @@ async def asked_for(call: Call, name: str, given: Mapping[str, Any]) -> tuple[Jo
         return job, job.options
     try:
         refuse_unknown(given, OPTION_NAMES)
-        options = Options(**msgspec.convert(given, JobOptions))
+        options = Options(**msgspec.convert(given, JsonJobOptions))
         return job, options.over(job.options)
     except msgspec.ValidationError as error:
         detail, pointer = explained(str(error))
@@ -203,13 +202,14 @@ def _pointer(text: str, job: JobType, calls: Sequence[entry.Call], is_many: bool
     return f"#/kwargs/{name}" if name else "#/options" if not calls else "#/args"
 
 
-def _trace(job: JobType, options: Options) -> str:
-    with tracing.sending(job.name, options.queue or DEFAULT_QUEUE) as trace:
-        return trace
+async def _trace(call: Call, job: JobType, options: Options, count: int) -> str:
+    """The trace that hooks give the jobs; a thread calls them, since they may wait."""
 
+    def traced() -> str:
+        with sending(job.name, options.queue, count) as subject:
+            return subject.trace
 
-def _prefix(call: Call) -> str:
-    return str(call.request.scope.get("root_path", ""))
+    return await call.service.in_thread(traced) if hooks.enqueuers else ""
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (enqueue, enqueue_many)

@@ -18,11 +18,16 @@ from packmule.dashboard.api.endpoint import Call, Endpoint, Reply, endpoint
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
 from packmule.jobs.storage import Storage, safe_name
+from packmule.jobs.storage.store import explained
+from packmule.units import MIB
 
 MOST_NAME = 300
 
 LARGEST_FRAME = 10_000
-"""Bytes that a form may have around its file."""
+"""Bytes that a form may have around its file, by its own account."""
+
+MOST_BEFORE = MIB
+"""Bytes of other fields that are read until a form's file begins; what comes after it is not read."""
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -35,21 +40,32 @@ class Uploaded(msgspec.Struct, frozen=True):
 
 @endpoint(
     "PUT", "/files/{name}", Scope.ENQUEUE, takes="application/octet-stream", answer=Uploaded, status=201,
-    may=(409, 413),
+    may=(409, 413, 507),
 )  # fmt: skip
 async def put_file(call: Call) -> Reply:
     """Upload a file: the body is its content, and its path in the storage ends in the name.
 
     It is there whole or not at all.
     """
-    return await _stored(call, call.path["name"], call.request.stream())
+    return Reply(await _stored(call, call.path["name"], call.request.stream()), 201)
 
 
 @endpoint(
-    "POST", "/files", Scope.ENQUEUE, takes="multipart/form-data", answer=Uploaded, status=201, may=(409, 413)
+    "POST",
+    "/files",
+    Scope.ENQUEUE,
+    takes="multipart/form-data",
+    answer=Uploaded,
+    status=201,
+    may=(409, 413, 507),
 )
 async def post_file(call: Call) -> Reply:
     """Upload a file from a form: its part is called `file`."""
+    return Reply(await from_form(call), 201)
+
+
+async def from_form(call: Call) -> Uploaded:
+    """The file of a form, once it is in the storage. Raises `Refused`."""
     kind, options = parse_options_header(call.request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 0 < len(boundary) <= 200:  # noqa: PLR2004
@@ -59,7 +75,7 @@ async def post_file(call: Call) -> Reply:
     return await _stored(call, name, form.content())
 
 
-async def _stored(call: Call, name: str, parts: AsyncIterator[bytes]) -> Reply:
+async def _stored(call: Call, name: str, parts: AsyncIterator[bytes]) -> Uploaded:
     storage, most = call.service.storage, call.service.options.max_file_bytes
     if storage is None:
         raise Refused(409, "NoStorage", "this dashboard has no storage: set PACKMULE_STORAGE")
@@ -81,7 +97,7 @@ async def _stored(call: Call, name: str, parts: AsyncIterator[bytes]) -> Reply:
         receiving.give_up(error)
         raise
     await run_in_threadpool(receiving.end)
-    return Reply(Uploaded(path, size, digest.hexdigest()), 201)
+    return Uploaded(path, size, digest.hexdigest())
 
 
 def _check(size: int, most: int) -> None:
@@ -102,8 +118,12 @@ class _Receiving:
         """Append a part."""
         if self._file is None:
             local = self._closing.enter_context(self._storage.write(self._path))
-            self._file = self._closing.enter_context(local.open("wb"))
-        self._file.write(part)
+            with explained("write", self._path):
+                self._file = self._closing.enter_context(local.open("wb", buffering=0))
+        with explained("write", self._path):
+            left = memoryview(part)
+            while left:
+                left = left[self._file.write(left) :]
 
     def end(self) -> None:
         """Finish the file."""
@@ -136,8 +156,13 @@ class _Form:
 
     async def begin(self) -> str:
         """The file's name, once it is there. Raises `Refused`."""
+        size = 0
         while self._name is None:
+            if size > MOST_BEFORE:
+                text = f"a form has at most {MOST_BEFORE:,} bytes before its file: send that first"
+                raise Refused(413, "FormTooLarge", text, Fault(text, "#/file"))
             part = await anext(self._parts, b"")
+            size += len(part)
             if not part:
                 raise Refused(
                     422, "NoFile", "the form has no file: call its part file", Fault("missing", "#/file")

@@ -57,9 +57,12 @@ class Idempotency(NamedTuple):
         """The id of a request's job."""
         return self.name if of == 1 else f"{self.name}-{number}"
 
-    def begin(self, client: Redis) -> Repeat | None:
-        """The answer to the same request before, if it had one. Raises `Refused` for another request."""
-        kept = msgspec.json.encode(_Kept(self.request))
+    def begin(self, client: Redis, answer: Repeat | None = None) -> Repeat | None:
+        """The answer to the same request before, if it had one; otherwise `answer`, if given, is kept.
+
+        Of several at the same time one is the first. Raises `Refused` for another request.
+        """
+        kept = msgspec.json.encode(_Kept(self.request, answer))
         set_new = ("SET", self.stored_at, kept, "NX", "EX", KEPT_SECONDS)
         _, found = pipelined(client, [set_new, ("GET", self.stored_at)], None)
         try:
@@ -69,7 +72,7 @@ class Idempotency(NamedTuple):
         if before.request != self.request:
             text = "another request was sent with this key: choose a new key for each request"
             raise Refused(422, "KeyReused", text, Fault(text, header=HEADER))
-        return before.answer
+        return None if before.answer == answer else before.answer  # ours, if a lost reply was asked for again
 
     def end(self, client: Redis, answer: Repeat) -> None:
         """Keep the answer."""

@@ -15,6 +15,7 @@ from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
 from packmule.dashboard.api.shown import ShownJob, as_shown, shown
 from packmule.jobs import registry
+from packmule.jobs.arguments import schema
 from packmule.jobs.job_filter import STATUSES, InvalidFilter, JobFilter
 from packmule.jobs.search import InvalidPage
 from packmule.observe.steps import StepInfo, steps_of
@@ -154,13 +155,7 @@ async def steps(call: Call) -> list[Step]:
 @endpoint("GET", "/job-types", Scope.ENQUEUE, answer=list[JobTypeInfo])
 def job_types(call: Call) -> list[JobTypeInfo]:
     """List the functions that can be enqueued, with their arguments as JSON schemas."""
-    found = []
-    for name in registry.names():
-        schema = msgspec.json.schema(
-            registry.find(name).arguments, schema_hook=lambda kind: {"title": "anything"}
-        )
-        found.append(JobTypeInfo(name, schema))
-    return found
+    return [JobTypeInfo(name, schema(registry.find(name).arguments)) for name in registry.names()]
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (search, read_job, wait_for_job, steps, job_types)

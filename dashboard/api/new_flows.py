@@ -21,7 +21,8 @@ from packmule.jobs.batch_state import NoSuchBatch
 from packmule.jobs.flow import Flow
 from packmule.jobs.flow_plan import InvalidFlow, OnFailure
 from packmule.jobs.job import Prepared
-from packmule.jobs.options import LONGEST_SPAN, InvalidOption
+from packmule.jobs.options import InvalidOption
+from packmule.jobs.spans import LONGEST_SPAN
 
 NodeName = Annotated[str, Meta(min_length=1, max_length=100)]
 MOST_IN_FRONT = 1_000
@@ -72,7 +73,7 @@ async def create_flow(call: Call) -> Reply:
     body: NewFlow = call.body
     service, key = call.service, idempotency(call)
     if key and (before := await service.in_thread(key.begin, service.client)):
-        return _made(call, FlowMade(before.ids[0], before.ids[1:]))
+        return call.made(FlowMade(before.ids[0], before.ids[1:]), f"/flows/{before.ids[0]}")
     callbacks = {name: await prepared(call, getattr(body, name), f"/{name}") for name in CALLBACKS}
     calls = []
     for place, node in enumerate(body.nodes):
@@ -89,7 +90,7 @@ async def create_flow(call: Call) -> Reply:
         raise of_callback(error, callbacks) from None
     if key:
         await service.in_thread(key.end, service.client, Repeat([found.flow, *found.jobs], []))
-    return _made(call, found)
+    return call.made(found, f"/flows/{found.flow}")
 
 
 def _started(
@@ -163,11 +164,6 @@ def _is_there(flow: Flow) -> bool:
 
 def _fault(kind: str, text: str, place: str) -> Refused:
     return Refused(422, kind, text, Fault(text, f"#{place}"))
-
-
-def _made(call: Call, found: FlowMade) -> Reply:
-    root = call.request.scope.get("root_path", "")
-    return Reply(found, 201, {"Location": f"{root}/flows/{found.flow}"})
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (create_flow,)

@@ -10,10 +10,10 @@ import msgspec
 
 from packmule.dashboard.api.endpoint import JSON, Endpoint
 from packmule.dashboard.api.idempotency import HEADER
+from packmule.dashboard.api.json_options import JsonJobOptions
 from packmule.dashboard.api.problems import MEDIA_TYPE, Problem
 from packmule.dashboard.api.scopes import Scope
 from packmule.dashboard.api.sse import MEDIA_TYPE as EVENTS
-from packmule.jobs.options import JobOptions
 
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -27,6 +27,7 @@ _STATUSES = {
     415: "It is of another media type.",
     422: "A value is not valid; `errors` says which.",
     429: "Too many requests for this token.",
+    507: "There is no space for it.",
     **_ALWAYS,
 }
 
@@ -39,7 +40,9 @@ def document(endpoints: Sequence[Endpoint], prefix: str) -> bytes:
     """
     types = [kind for each in endpoints for kind in (each.body, each.answer) if kind is not None]
     _, components = msgspec.json.schema_components(
-        [*types, Problem, JobOptions], schema_hook=lambda kind: {"title": "anything"}, ref_template=_TEMPLATE
+        [*types, Problem, JsonJobOptions],
+        schema_hook=lambda kind: {"title": "anything"},
+        ref_template=_TEMPLATE,
     )
     components["JobOptions"]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}

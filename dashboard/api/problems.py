@@ -13,7 +13,7 @@ from starlette.responses import Response
 from packmule.coordination.redis.backoff import REDIS_ERRORS, is_transient
 from packmule.errors import Conflict, Error, NotFound, Unavailable, UsageError
 from packmule.jobs.delivery import ServerFull
-from packmule.jobs.storage.store import FileTooLarge, StorageError
+from packmule.jobs.storage import FileTooLarge, StorageError, StorageFull, StorageUnavailable
 from packmule.plain_text import plain
 
 MEDIA_TYPE = "application/problem+json"
@@ -82,13 +82,13 @@ def answer(found: Problem, headers: Mapping[str, str] | None = None) -> Response
 
 def of(error: Exception) -> Problem | None:
     """The problem that an error of the house or of Redis is; None for a mistake of ours."""
-    if isinstance(error, Unavailable | RedisError):
+    if isinstance(error, RedisError) or (
+        isinstance(error, Unavailable) and not isinstance(error, StorageError)
+    ):
         return _of_redis(error)
     for family, status in _FAMILIES:
         if isinstance(error, family):
-            # What the storage says may name paths of this machine.
-            text = "the storage refuses this file" if family is StorageError else str(error)
-            return problem(status, type(error).__name__, text)
+            return problem(status, type(error).__name__, _OF_STORAGE.get(family) or str(error))
     return _of_redis(error) if isinstance(error, REDIS_ERRORS) else None
 
 
@@ -96,12 +96,21 @@ _FAMILIES: tuple[tuple[type[Exception], int], ...] = (
     (ServerFull, 503),
     (FileTooLarge, 413),
     (NotFound, 404),
+    (StorageFull, 507),
+    (StorageUnavailable, 503),
     (StorageError, 422),
     (UsageError, 422),
     (Conflict, 409),
     (Error, 409),
 )
 """The statuses of errors, by the first that fits."""
+
+_OF_STORAGE: dict[type[Exception], str] = {
+    StorageFull: "there is no space for this file: nothing of it was kept",
+    StorageUnavailable: "the storage is away or fails: try again in a moment",
+    StorageError: "the storage refuses this file",
+}
+"""What the storage says may name paths of this machine, so these are said instead."""
 
 
 def _of_redis(error: Exception) -> Problem | None:

@@ -13,7 +13,8 @@ from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
 from packmule.errors import NotFound
 from packmule.jobs import queues as source
-from packmule.observe.queue_info import QueueInfo, QueueScale, queue_infos, queue_scales
+from packmule.observe.queue_info import QueueInfo, queue_infos
+from packmule.observe.scale import QueueScale, Scales, scales
 
 
 class NoSuchQueue(NotFound, LookupError):
@@ -46,17 +47,6 @@ class QueueRate(msgspec.Struct, frozen=True):
 
     queue: str
     rate: str | None
-
-
-class Scales(msgspec.Struct, frozen=True):
-    """The numbers of all queues together, and of each by its name."""
-
-    waiting: int
-    running: int
-    blocked: int
-    scheduled: int
-    oldest: float
-    queues: dict[str, QueueScale]
 
 
 @endpoint("GET", "/queues", Scope.READ, answer=dict[str, QueueInfo])
@@ -114,23 +104,14 @@ def limit(call: Call) -> QueueRate:
 @endpoint("GET", "/scale", Scope.READ, answer=Scales)
 def scale(call: Call) -> Scales:
     """Read what an autoscaler needs, such as KEDA: `waiting`, or `queues.mail.waiting`."""
-    found = queue_scales(call.service.client, _names(call))
-    each = found.values()
-    return Scales(
-        sum(one.waiting for one in each),
-        sum(one.running for one in each),
-        sum(one.blocked for one in each),
-        sum(one.scheduled for one in each),
-        max((one.oldest for one in each), default=0.0),
-        found,
-    )
+    return scales(call.service.client, _names(call))
 
 
 @endpoint("GET", "/scale/{name}", Scope.READ, answer=QueueScale, may=(404,))
 def scale_of_queue(call: Call) -> QueueScale:
     """Read what an autoscaler needs of one queue."""
     name = _known(call)
-    return queue_scales(call.service.client, [name])[name]
+    return scales(call.service.client, [name]).queues[name]
 
 
 def _names(call: Call) -> list[str]:

@@ -10,8 +10,8 @@ from packmule.dashboard.api.batches import Limited
 from packmule.dashboard.api.endpoint import Call, Endpoint, endpoint
 from packmule.dashboard.api.enqueueing import Enqueued
 from packmule.dashboard.api.scopes import Scope
-from packmule.dashboard.api.shown import as_shown
 from packmule.jobs import schedule_ledger, schedule_store
+from packmule.jobs.masking import masked_call
 from packmule.jobs.schedule import InvalidSchedule
 from packmule.jobs.schedule_info import ScheduleInfo, ScheduleTicks, schedule_info, with_ticks
 from packmule.jobs.schedule_jobs import run_now
@@ -76,8 +76,12 @@ def _shown(entry: StoredSchedule, call: Call) -> StoredSchedule:
     if found is None:
         return entry
     sees = call.asker.may(Scope.PAYLOADS)
-    args, kwargs = (as_shown(each, call.asker) for each in (found.args, found.kwargs)) if sees else ((), {})
-    return replace(entry, schedule=msgspec.structs.replace(found, args=tuple(args), kwargs=kwargs))
+    if not sees:
+        found = msgspec.structs.replace(found, args=(), kwargs={})
+    elif not call.asker.key:
+        args, kwargs = masked_call(found.job, found.args, found.kwargs)
+        found = msgspec.structs.replace(found, args=tuple(args), kwargs=kwargs)
+    return replace(entry, schedule=found)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (schedules, read_schedule, pause, resume, run)

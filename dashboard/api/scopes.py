@@ -18,6 +18,8 @@ class Scope(StrEnum):
     """Also see a job's output and result, but no more: for the short tokens of an application's users."""
     ACT = "act"
     """Cancel, retry, run, delete and signal jobs; pause and resume; settle errors; run schedules."""
+    BOUNCES = "bounces"
+    """Hand in reports of bounces and complaints: for mail servers."""
     ADMIN = "admin"
     """Also purge and limit queues, and stop workers."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from packmule.dashboard.api.admission import Asker
 from packmule.dashboard.api.scopes import Scope
-from packmule.jobs.masking import masked, masked_call
+from packmule.jobs.masking import masked, masked_job, masked_result
 from packmule.jobs.reader import JobInfo
 
 PAYLOADS = ("args", "kwargs", "description", "result", "error")
@@ -34,8 +34,8 @@ def shown(info: JobInfo, asker: Asker) -> ShownJob:
     """`info` as `asker` may see it; to people with a session secrets are masked, as on pages."""
     values = {name: getattr(info, name) for name in _NAMES}
     if not asker.key:
-        values["args"], values["kwargs"] = masked_call(info.name, info.args, info.kwargs)
-    values.update({name: as_shown(values[name], asker) for name in ("result", "description")})
+        values["args"], values["kwargs"] = masked_job(info)
+        values["result"], values["description"] = masked_result(info), masked(info.description)
     if info.progress and not sees_messages(asker):
         values["progress"] = replace(info.progress, message="")
     hidden: tuple[str, ...] = ()

@@ -157,9 +157,8 @@ def copy_job(call: Call) -> Reply:
         if key:
             key.end(client, before)
     call.audited["new"] = before.ids[0]
-    root = call.request.scope.get("root_path", "")
     found = Enqueued(before.ids[0], bool(before.held))
-    return Reply(found, 200 if before.held else 201, {"Location": f"{root}/jobs/{found.id}"})
+    return call.made(found, f"/jobs/{found.id}", 200 if before.held else 201)
 
 
 @endpoint("POST", "/acts", Scope.ACT, body=Acting, answer=Acts, action="job acts")

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from redis import Redis
 
 from packmule.coordination.keys import bounded
-from packmule.coordination.redis.replies import as_text
+from packmule.coordination.redis.replies import as_text, pipelined
 from packmule.coordination.streams.stream import FIELD, unpack
 from packmule.jobs import keys
 from packmule.observe import audit, events
@@ -107,8 +107,12 @@ class Changes:
         return cast("Any", found) or ()
 
     def _last(self, key: str) -> bytes:
-        (found,) = _replies(self.client, [("XREVRANGE", key, "+", "-", "COUNT", 1)])
+        (found,) = self._replies([("XREVRANGE", key, "+", "-", "COUNT", 1)])
         return _last_id(found)
+
+    def _replies(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The replies, in one trip; None for a key of another type."""
+        return pipelined(self.client, commands, None, "WRONGTYPE")
 
     def _of(self, key: str, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> set[str]:
         if len(entries) >= MOST_ENTRIES:
@@ -127,7 +131,7 @@ class Changes:
     def _surveyed(self) -> set[str]:
         groups = {**_GROUPS, "jobs": self._lengths}
         ends = [("XREVRANGE", key, "+", "-", "COUNT", 1) for key in _STREAMS]
-        found = _replies(self.client, [*ends, *(each for group in groups.values() for each in group)])
+        found = self._replies([*ends, *(each for group in groups.values() for each in group)])
         replies = iter(found)
         lost = [self._has_lost(key, next(replies)) for key in _STREAMS]
         survey = {name: [next(replies) for _ in group] for name, group in groups.items()}
@@ -149,18 +153,6 @@ class Changes:
             return False
         self._after[key] = last
         return True
-
-
-def _replies(client: Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """The replies in one trip; None for a key of another type. Raises the other errors."""
-    with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        replies = pipeline.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
-            raise reply
-    return [None if isinstance(reply, Exception) else reply for reply in replies]
 
 
 def _last_id(found: Sequence[tuple[bytes, Any]] | None) -> bytes:

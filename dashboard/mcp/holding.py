@@ -10,11 +10,11 @@ import msgspec
 from packmule.coordination.locks.state import lock_state
 from packmule.dashboard.mcp.tools import Desk, tool
 from packmule.errors import NotFound
+from packmule.jobs.outgoing.door import Allowed, shown
 from packmule.jobs.queues import names as names_of
 from packmule.observe.blocked import behind_singleton
 from packmule.observe.webhooks import state
 from packmule.observe.webhooks.endpoints import Endpoint, read_unsigned
-from packmule.observe.webhooks.outgoing import Allowed, shown
 from packmule.observe.webhooks.state import WebhookState
 
 SINGLETON = "singleton "

@@ -17,10 +17,10 @@ from packmule.jobs import schedule_store as store
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_info import batch_info
 from packmule.jobs.client import known_queue
+from packmule.jobs.outgoing.door import Allowed
 from packmule.observe import errors
 from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import read_endpoints
-from packmule.observe.webhooks.outgoing import Allowed
 
 MOST_SENT, SENDING = 100, 20.0
 """Dead letters that one call sends again at most, and seconds after which it begins no more."""

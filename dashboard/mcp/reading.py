@@ -17,12 +17,13 @@ from packmule.jobs import schedule_store as store
 from packmule.jobs.batch import Batch
 from packmule.jobs.batch_info import batch_info, flow_info
 from packmule.jobs.job_filter import STATUSES, JobFilter
-from packmule.jobs.masking import masked, masked_call
+from packmule.jobs.masking import masked, masked_call, masked_job, masked_result
 from packmule.jobs.reader import JobInfo
 from packmule.jobs.schedule_info import schedule_info, with_ticks
 from packmule.jobs.search import search
 from packmule.observe import audit, blocked, errors, statistics
-from packmule.observe.queue_info import queue_infos, queue_scales
+from packmule.observe.queue_info import queue_infos
+from packmule.observe.scale import scales
 from packmule.observe.steps import steps_of
 
 Limit = Annotated[int, Meta(ge=1, le=100)]
@@ -99,7 +100,7 @@ def overview(desk: Desk, asked: Any) -> Any:
     """Show the whole at a glance: the server, each queue with its depth and age, workers, open errors."""
     return {
         "server": cluster.server(desk.client),
-        "queues": queue_scales(desk.client, _queues(desk)),
+        "queues": scales(desk.client, _queues(desk)).queues,
         "workers": len(cluster.workers(desk.client)),
         "open errors": len(errors.read_all(desk.client, ("open",))),
     }
@@ -228,7 +229,7 @@ def _queues(desk: Desk) -> list[str]:
 
 
 def _brief(info: JobInfo) -> dict[str, Any]:
-    args, kwargs = masked_call(info.name, info.args, info.kwargs)
+    args, kwargs = masked_job(info)
     names = ("id", "name", "status", "queue", "created_at", "started_at", "ended_at", "attempts", "unread")
     return {
         **{name: getattr(info, name) for name in names},
@@ -239,13 +240,17 @@ def _brief(info: JobInfo) -> dict[str, Any]:
 
 
 def _whole(info: JobInfo) -> dict[str, Any]:
-    args, kwargs = masked_call(info.name, info.args, info.kwargs)
+    args, kwargs = masked_job(info)
     found = {**dataclasses.asdict(info), "args": args, "kwargs": kwargs}
-    return {**found, "result": masked(info.result), "description": masked(info.description)}
+    return {**found, "result": masked_result(info), "description": masked(info.description)}
 
 
 def _schedule(info: Any) -> Any:
-    return masked(msgspec.to_builtins(info))
+    found = masked(msgspec.to_builtins(info))
+    if called := info.schedule:
+        args, kwargs = masked_call(called.job, called.args, called.kwargs)
+        found["schedule"] |= {"args": args, "kwargs": kwargs}
+    return found
 
 
 TOOLS = (

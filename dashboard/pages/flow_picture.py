@@ -62,7 +62,8 @@ class Box(NamedTuple):
     @property
     def lines(self) -> tuple[str, str]:
         """What it says: what is called, and how that stands."""
-        what = short(self.calls.rpartition(".")[2] or self.nodes[0].name, 23)
+        called = self.calls if " " in self.calls else self.calls.rpartition(".")[2]  # of a dotted name
+        what = short(called or self.nodes[0].name, 23)
         if len(self.nodes) == 1:
             return what, f"{self.state}, {short(named(self.nodes[0].name), 17)}"
         several = f"{len(self.nodes):,} nodes"

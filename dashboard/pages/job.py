@@ -129,7 +129,7 @@ def _payloads(client: Redis, info: JobInfo, viewer: Viewer, level: str) -> dict[
         reason = info.error_type if info.error else None
         return {"args": [], "kwargs": {}, "result": None, "error": error, "reason": reason, "log": [],
                 "dropped": 0, "output": [], "output_dropped": 0}  # fmt: skip
-    positional, named = masking.masked_call(info.name, info.args, info.kwargs)
+    positional, named = masking.masked_job(info)
     args, kwargs = _named(info.name, positional, named)
     lines, output, chunks = watch.Logs(), watch.output(client, info.id), []
     with suppress(NoSuchJob):  # its key is no log, or the job expired a moment ago
@@ -139,7 +139,7 @@ def _payloads(client: Redis, info: JobInfo, viewer: Viewer, level: str) -> dict[
     return {
         "args": args,
         "kwargs": kwargs,
-        "result": masking.masked(info.result),
+        "result": masking.masked_result(info),
         "error": info.error,
         "reason": info.reason,
         "log": lines[-MOST_LINES:],

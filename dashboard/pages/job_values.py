@@ -89,7 +89,7 @@ def _progress(info: JobInfo, viewer: Viewer) -> Progress | None:
 
 def call_text(info: JobInfo) -> str:
     """The arguments of a job on one line, secrets masked: `"2026-11", copies=2`."""
-    args, kwargs = masking.masked_call(info.name, info.args, info.kwargs)
+    args, kwargs = masking.masked_job(info)
     parts: list[str] = []
     length = 0
     for name, value in [*(("", value) for value in args), *kwargs.items()]:

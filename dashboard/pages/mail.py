@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from redis import Redis
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
@@ -141,6 +142,14 @@ def resolve(request: Request) -> Response:
         )
         subject.update(count=ended.done, jobs=len(ended.jobs))
     return go(request, back, _said(ended))
+
+
+def csv_file(request: Request, name: str, parts: Callable[[], Iterable[str]]) -> Response:
+    """A download of addresses, of which `parts` is asked if the viewer may see them."""
+    if not request.state.viewer.may_see_payloads:
+        raise HTTPException(403, f"Addresses of mails are {HIDDEN}.")
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(parts(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _meant(client: Redis, given: FormData, asked: Asked) -> list[Entry]:

@@ -6,7 +6,7 @@ import base64
 import re
 from datetime import UTC, datetime
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -87,22 +87,15 @@ def one(request: Request) -> Response:
     except UnreadableMail as error:
         fault = str(error)
     name = request.path_params["name"]
-    source = content[:MOST_RAW].decode("utf-8", "replace")
 
     def of_size(size: int) -> Response:
         return render(
             request,
             "mail_caught_one.html",
             name=name,
-            mail=mail,
             fault=fault,
             at=_at(name),
-            size=len(content),
-            text=(mail.text or "")[: size * A_ROW],
-            headers=[(each, value[: 6 * size]) for each, value in mail.headers[:size]],
-            parts=mail.parts[:size],
-            raw=source[: size * A_ROW],
-            is_cut=len(content) > size * A_ROW,
+            **sizes(mail, content, size),
         )
 
     return small(of_size, MOST_BYTES, "mail", size=64)
@@ -121,6 +114,20 @@ def raw(request: Request) -> Response:
     """`/mail/caught/{name}/raw`: the mail as it came, to download."""
     headers = {"Content-Disposition": f'attachment; filename="{request.path_params["name"]}"'}
     return Response(_content(request), media_type="application/octet-stream", headers=headers)
+
+
+def sizes(mail: Received, content: bytes, size: int) -> dict[str, Any]:
+    """What a page shows of a mail whose source is `content`, the smaller the smaller `size` is."""
+    raw = content[: min(MOST_RAW, size * A_ROW)]
+    return {
+        "mail": mail,
+        "size": len(content),
+        "text": (mail.text or "")[: size * A_ROW],
+        "headers": [(each, value[: 6 * size]) for each, value in mail.headers[:size]],
+        "parts": mail.parts[:size],
+        "raw": raw.decode("utf-8", "replace"),
+        "is_cut": len(content) > len(raw),
+    }
 
 
 def with_images(mail: Received) -> str:

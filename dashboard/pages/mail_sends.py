@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.pages.addresses import address
+from packmule.dashboard.pages.mail import csv_file
 from packmule.dashboard.pages.paging import MOST_BYTES, small
 from packmule.dashboard.pages.rendering import render
-from packmule.dashboard.rights import HIDDEN, needs
+from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import Error
 from packmule.jobs.batch import Batch
@@ -37,13 +38,13 @@ def bar(send: Progress) -> dict[str, int]:
 
 def sends(request: Request) -> Response:
     """`/mail/sends`: the latest bulk sends."""
-    found = latest(request.app.state.site.client, SHOWN)
+    found = latest(request.app.state.site.client, SHOWN + 1)
 
     def of_rows(size: int) -> Response:
         return render(
             request,
             "mail_sends.html",
-            sends=found[:size],
+            sends=found[: min(size, SHOWN)],
             of=len(found),
             bar=bar,
             sees=request.state.viewer.may_see_payloads,
@@ -89,11 +90,8 @@ def act(request: Request) -> Response:
 
 def results(request: Request) -> Response:
     """`/mail/results/{id}`: what became of each recipient, as CSV."""
-    if not request.state.viewer.may_see_payloads:
-        raise HTTPException(403, f"Addresses of mails are {HIDDEN}.")
-    found = results_of(request.app.state.site.client, request.path_params["id"])
-    headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
-    return StreamingResponse(as_csv(found), media_type="text/csv; charset=utf-8", headers=headers)
+    client, id = request.app.state.site.client, request.path_params["id"]
+    return csv_file(request, "results.csv", lambda: as_csv(results_of(client, id)))
 
 
 ROUTES = [

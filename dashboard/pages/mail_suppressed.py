@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from packmule.dashboard.acting import acting, go
 from packmule.dashboard.forms import fields, upload
 from packmule.dashboard.pages.addresses import address
+from packmule.dashboard.pages.mail import csv_file
 from packmule.dashboard.pages.paging import MOST_BYTES, asked, choice, small
 from packmule.dashboard.pages.rendering import render
-from packmule.dashboard.rights import HIDDEN, needs
+from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import UsageError
 from packmule.jobs.email.message.addresses import InvalidAddress
@@ -127,11 +127,8 @@ def bring(request: Request) -> Response:
 
 def csv(request: Request) -> Response:
     """`/mail/suppressed.csv`: the whole list."""
-    if not request.state.viewer.may_see_payloads:
-        raise HTTPException(403, f"Addresses of mails are {HIDDEN}.")
     store = Suppressions(request.app.state.site.client)
-    headers = {"Content-Disposition": 'attachment; filename="suppressed.csv"'}
-    return StreamingResponse(_parts(store), media_type="text/csv; charset=utf-8", headers=headers)
+    return csv_file(request, "suppressed.csv", lambda: _parts(store))
 
 
 def _parts(store: Suppressions) -> Iterator[str]:

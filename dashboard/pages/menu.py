@@ -33,6 +33,7 @@ GROUPS: tuple[tuple[str, tuple[Item, ...]], ...] = (
             Item("mail", "Mails", "i"),
             Item("mail_sends", "Bulk sends"),
             Item("mail_suppressed", "Suppressed"),
+            Item("mail_templates", "Templates"),
             Item("mail_caught", "Caught"),
         ),
     ),

@@ -24,7 +24,7 @@ from packmule.dashboard.viewer import Role
 from packmule.errors import Error
 from packmule.jobs import reader, registry, schedule_jobs, schedule_ledger, schedule_store
 from packmule.jobs.cron import LAST_INSTANT
-from packmule.jobs.masking import masked, unmasked
+from packmule.jobs.masking import masked_call, unmasked
 from packmule.jobs.schedule import InvalidSchedule, Schedule
 from packmule.jobs.schedule import schedule as made
 from packmule.jobs.schedule_info import in_words, next_ticks, tick_text
@@ -92,9 +92,7 @@ def schedule(request: Request) -> Response:
         entry=entry,
         schedule=found,
         words=in_words(found) if found else None,
-        arguments=masked(({"positional": [*found.args]} if found.args else {}) | found.kwargs)
-        if found
-        else None,
+        arguments=_arguments(found) if found else None,
         next=[(each, tick_text(each, found.tz)) for each in next_ticks(found, int(time.time()), NEXT)]
         if found
         else [],
@@ -188,10 +186,15 @@ def _filled(found: Schedule) -> dict[str, str]:
     given |= {
         name: tick_text(said[name], found.tz) for name in ("at", "start", "end") if said.get(name) is not None
     }
-    args, kwargs = masked([*found.args]), masked(found.kwargs)
+    args, kwargs = masked_call(found.job, found.args, found.kwargs)
     given["kwargs"] = msgspec.json.format(msgspec.json.encode(kwargs)).decode() if kwargs else ""
     given["args"] = msgspec.json.encode(args).decode() if args else ""
     return given
+
+
+def _arguments(found: Schedule) -> dict[str, Any]:
+    args, kwargs = masked_call(found.job, found.args, found.kwargs)
+    return ({"positional": args} if args else {}) | kwargs
 
 
 def _table(given: Mapping[str, str], before: Schedule | None) -> dict[str, Any]:

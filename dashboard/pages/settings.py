@@ -8,10 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from packmule.config import DEFAULT, VARIABLES, Settings, origins, secrets_given
+from packmule.config import VARIABLES, Settings, source_of
 from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
+from packmule.observe.check.variables import DEFAULT, places, secrets_given, shown
 
 HIDDEN_SECRET = "***"  # noqa: S105  what stands in a secret's place
 
@@ -43,13 +44,12 @@ def settings(request: Request) -> Response:
 
 def _rows(found: Settings) -> list[Row]:
     """The settings, then the secrets that there are, whose values nobody sees."""
-    values, came = found.masked(), origins()
-    rows = []
-    for name, (variable, _) in VARIABLES.items():
-        origin = came[name]
-        shown = "environment" if origin == variable else origin
-        rows.append(Row(variable, values[name] or "-", shown, origin == DEFAULT))
-    return rows + [Row(each, HIDDEN_SECRET, "environment", False) for each in secrets_given()]
+    values, came = shown(found), places()
+    rows = [
+        Row(variable, values[name] or "-", came[name], came[name] == DEFAULT)
+        for name, (variable, _) in VARIABLES.items()
+    ]
+    return rows + [Row(each, HIDDEN_SECRET, source_of(each), False) for each in secrets_given()]
 
 
 ROUTES = [Route("/settings", settings, name="settings")]

@@ -15,9 +15,9 @@ from packmule.dashboard.pages.rendering import render
 from packmule.dashboard.rights import needs
 from packmule.dashboard.viewer import Role
 from packmule.errors import UsageError
+from packmule.jobs.outgoing.door import Allowed, shown
 from packmule.observe.webhooks import sender, state
 from packmule.observe.webhooks.endpoints import Endpoint, read_endpoints, read_unsigned
-from packmule.observe.webhooks.outgoing import Allowed, shown
 from packmule.observe.webhooks.state import WebhookState
 
 MOST_SENT, SECONDS = 100, 20.0

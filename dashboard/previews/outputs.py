@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from packmule.jobs.outputs import LONGEST_PATH
+from packmule.jobs.outputs import paths_of as made_by
 from packmule.jobs.reader import JobInfo
 from packmule.jobs.storage import MissingFile, OutsideStorage, Storage, StorageError
 from packmule.plain_text import plain
@@ -18,13 +20,8 @@ if TYPE_CHECKING:
 MOST_FILES = 50
 """Files of a job that are shown and may be fetched."""
 
-DEEPEST, LONGEST_PATH = 6, 1_000
-
 LOOKING = 2.0
 """Seconds for which a page asks a storage, which may be far away, for the sizes of files."""
-
-INPUTS = ("source", "sources")
-"""Names under which results tell what went in; `file` tells that of what it inspected."""
 
 GONE = (
     "is not in the storage: it was removed, or this dashboard has another PACKMULE_STORAGE than the workers"
@@ -43,16 +40,12 @@ class Output(NamedTuple):
 
 
 def paths_of(info: JobInfo) -> list[str]:
-    """The paths that the result of a job names under `path`, `..._path`, `paths` or `files`.
-
-    >>> paths_of(replace(info, result={"path": "a.csv", "n": 1}))  # doctest: +SKIP
-    ['a.csv']
-    """
-    found = list(_paths(info.result, 0)) if info.status == "finished" else []
-    inspected = info.result.get("source") if found == [] and isinstance(info.result, dict) else None
-    if info.name == "packmule.jobs.files.file" and info.status == "finished" and isinstance(inspected, str):
-        found.append(inspected)
-    return [*dict.fromkeys(each for each in found if 0 < len(each) <= LONGEST_PATH)][:MOST_FILES]
+    """The paths of the files that a job has made, or of the one that it has inspected."""
+    found = made_by(info)
+    if not found and info.name == "packmule.jobs.files.file" and isinstance(info.result, dict):
+        inspected = info.result.get("source")
+        found = [inspected] if isinstance(inspected, str) and 0 < len(inspected) <= LONGEST_PATH else []
+    return found[:MOST_FILES]
 
 
 def outputs(site: Site, paths: Sequence[str]) -> list[Output]:
@@ -89,23 +82,3 @@ def _output(site: Site, path: str) -> Output:
         return Output(path, storage_of(site).size(path))
     except StorageError as error:
         return Output(path, None, fault_of(path, error))
-
-
-def _paths(value: Any, depth: int) -> Iterator[str]:
-    if depth > DEEPEST:
-        return
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if name in INPUTS:
-                continue
-            if isinstance(inner, str):
-                if name == "path" or name.endswith("_path"):
-                    yield inner
-            elif name in ("paths", "files") and isinstance(inner, list):
-                for each in inner[:MOST_FILES]:
-                    yield from [each] if isinstance(each, str) else _paths(each, depth + 1)
-            else:
-                yield from _paths(inner, depth + 1)
-    elif isinstance(value, list):
-        for each in value[: 2 * MOST_FILES]:
-            yield from _paths(each, depth + 1)

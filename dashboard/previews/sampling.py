@@ -8,14 +8,13 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from packmule.dashboard.previews.outputs import fault_of, storage_of
 from packmule.jobs.files.sample import Sample
-from packmule.jobs.storage import FileTooLarge, StorageError
+from packmule.jobs.storage import FileTooLarge, StorageError, temporary
 from packmule.units import MIB
 
 if TYPE_CHECKING:
@@ -75,12 +74,12 @@ def _known(key: tuple[str, str, int]) -> tuple[Sample | None, str] | None:
 def _looked(file: str) -> tuple[Sample | None, str]:
     """What the process prints. It has none of our secrets, and its files go with it even if it is killed."""
     paths = os.pathsep.join(filter(None, sys.path))
-    with TemporaryDirectory(prefix="packmule-") as folder:
+    with temporary.folder() as folder:
         command = [sys.executable, "-P", "-m", "packmule.jobs.files.sample", file]
         try:
             done = subprocess.run(  # noqa: S603  our own module
                 command,
-                env={"PYTHONPATH": paths, "PYTHONUTF8": "1", "TMPDIR": folder},
+                env={"PYTHONPATH": paths, "PYTHONUTF8": "1", "TMPDIR": str(folder)},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=LONGEST,

@@ -14,7 +14,7 @@ from packmule.coordination.redis.replies import UNREADABLE, as_text, pipelined
 from packmule.dashboard.rights import HIDDEN
 from packmule.dashboard.viewer import Viewer
 from packmule.jobs import cluster, keys, queues, reader, wire
-from packmule.jobs.masking import masked
+from packmule.jobs.masking import masked, masked_result
 from packmule.jobs.reader import JobInfo
 from packmule.plain_text import plain, plain_lines
 
@@ -113,7 +113,7 @@ def job(client: Redis, id: str, viewer: Viewer) -> dict[str, Any]:
         [("HGET", keys.job_key(id), "meta"), ("SRANDMEMBER", keys.dependencies_key(id), MAX_DEPENDENCIES)],
         None,
     )
-    result: Any = masked(info.result) if viewer.may_see_payloads else HIDDEN
+    result: Any = masked_result(info) if viewer.may_see_payloads else HIDDEN
     shown = {
         **_row(info, viewer),
         "enqueued_at": iso(info.enqueued_at),

@@ -15,6 +15,7 @@ from redis import Redis
 from starlette.routing import BaseRoute
 
 from packmule.dashboard.api.options import ApiOptions
+from packmule.dashboard.images import Images
 from packmule.dashboard.live.streams import hub_of
 from packmule.dashboard.site import Site, build
 from packmule.dashboard.viewer import Role, Viewer
@@ -46,6 +47,7 @@ def served(
     queues: Sequence[str] = QUEUES,
     api: ApiOptions | None = None,
     checks: Checks | None = None,
+    images: Images | None = None,
 ) -> Iterator[Served]:
     """The dashboard on `client`'s server, for a viewer of that role, until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -55,8 +57,9 @@ def served(
     )
     jobs = Client(client, tuple(queues))
     site = Site(
-        client, jobs, tuple(queues), "redis://private", environment, api=api or ApiOptions(), checks=checks
-    )
+        client, jobs, tuple(queues), "redis://private", environment, api=api or ApiOptions(), checks=checks,
+        images=images,
+    )  # fmt: skip
     found.app = build(site, lambda request: found.viewer, more_routes)
     config = uvicorn.Config(
         found.app,

@@ -115,7 +115,7 @@ def test_a_message_that_somebody_made_up_breaks_nothing(serve, kept):
         (redis_errors.ReadOnlyError("secret"), 503, "only reads"),
         (redis_errors.OutOfMemoryError("secret"), 503, "Redis is full"),
         (redis_errors.ResponseError("MISCONF it can't persist"), 503, "MISCONF"),
-        (redis_errors.ResponseError("WRONGTYPE Operation"), 500, "WRONGTYPE"),
+        (redis_errors.ResponseError("WRONGTYPE Operation"), 409, "holds something of another type"),
         (ValueError("secret"), 500, "The log of the dashboard has the details"),
     ],
 )

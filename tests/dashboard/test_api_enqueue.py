@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from packmule.jobs import reader
+from packmule import hooks
+from packmule.jobs import keys, reader
 from packmule.tests.dashboard.api_site import NAME, Api, report
 
 
@@ -47,6 +52,28 @@ def test_a_job_may_be_due_at_an_instant(api: Api) -> None:
     body = job("report", "2026-11", at="2030-12-01T08:00:00+01:00")
     id = api.http.post("/jobs", json=body).json()["id"]
     assert api.redis.zscore("rq:scheduled:low", id) == datetime(2030, 12, 1, 7, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/many"])
+def test_hooks_of_an_enqueue_keep_no_other_request_waiting(api: Api, path: str) -> None:
+    on_loop: list[bool] = []
+
+    @contextmanager
+    def look(jobs: hooks.Enqueueing) -> Iterator[None]:
+        on_loop.append(bool(asyncio._get_running_loop()))
+        jobs.trace = "00-11111111111111111111111111111111-2222222222222222-01"
+        yield
+
+    hooks.enqueue(look)
+    try:
+        many = {"job": NAME + "report", "calls": [["a"]]}
+        answer = api.http.post(path, json=job("report", "a") if path == "/jobs" else many)
+    finally:
+        hooks.forget(look)
+    assert answer.status_code == 201
+    assert on_loop == [False]
+    id = answer.json().get("id") or answer.json()["ids"][0]
+    assert api.redis.hget(f"rq:job:{id}", "trace").startswith(b"00-1111")
 
 
 def test_many_jobs_are_enqueued_in_order(api: Api) -> None:
@@ -248,3 +275,33 @@ def test_a_job_enqueued_by_http_is_performed(api: Api) -> None:
     api.work()
     answer = api.http.get(f"/jobs/{id}").json()
     assert (answer["status"], answer["result"], answer["hidden"]) == ("finished", "1 of 2026-11", [])
+
+
+def test_spans_of_options_are_seconds_or_texts(api: Api) -> None:
+    options = {
+        "timeout": "5m",
+        "result_ttl": 90,
+        "retries": 2,
+        "retry_intervals": ["90s", 5],
+        "delay": "PT1M",
+    }
+    id = api.http.post("/jobs", json={"job": NAME + "echo", "args": [1], "options": options}).json()["id"]
+    record = api.redis.hgetall(keys.job_key(id))
+    assert (record[b"timeout"], record[b"result_ttl"]) == (b"300", b"90")
+    assert json.loads(record[b"retry_intervals"]) == [90, 5]
+    assert record[b"status"] == b"scheduled"
+
+
+@pytest.mark.parametrize(
+    ("options", "pointer"),
+    [
+        ({"timeout": "5 minutes"}, "#/options/timeout"),
+        ({"delay": "soon"}, "#/options/delay"),
+        ({"retry_intervals": ["x"]}, "#/options/retry_intervals"),
+        ({"timeout": [5]}, "#/options/timeout"),
+    ],
+)
+def test_a_wrong_span_is_named_with_its_place(api: Api, options: dict[str, object], pointer: str) -> None:
+    answer = api.http.post("/jobs", json={"job": NAME + "echo", "args": [1], "options": options})
+    assert answer.status_code == 422
+    assert pointer in answer.text

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from packmule.jobs.storage import Storage
+from packmule.jobs.storage import Storage, StorageUnavailable
 from packmule.tests.dashboard.api_site import Api, served_api
+from packmule.tests.jobs.stores import full_disk
 
 CONTENT = b"\x00\xff" * 20_000
 
@@ -65,6 +66,22 @@ def test_a_file_that_is_too_large_leaves_nothing(api: Api, tmp_path: Path) -> No
     assert stored(tmp_path) == []
 
 
+def test_other_fields_of_a_form_are_bounded_too(api: Api, tmp_path: Path) -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\nabc\r\n'
+
+    def form(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield field * 500
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\ny\r\n--b--\r\n'
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    assert api.http.post("/files", content=form(10), headers=headers).status_code == 201
+    with api.as_copy() as http:
+        answer = http.post("/files", content=form(60), headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:packmule:FormTooLarge")
+    assert len(stored(tmp_path)) == 1
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(api: Api, tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 10_000
@@ -99,6 +116,31 @@ def test_a_form_without_a_file_is_refused(api: Api, content: bytes, kind: str, s
     answer = api.http.post("/files", content=content, headers={"Content-Type": kind})
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("size", [50_001, 90_000])
+def test_a_full_disk_is_said_and_leaves_nothing(api: Api, tmp_path: Path, size: int) -> None:
+    with full_disk(50_000):
+        for answer in (
+            api.http.put("/files/a", content=b"x" * size),
+            api.http.post("/files", files={"file": ("a", b"x" * size)}),
+        ):
+            assert (answer.status_code, answer.json()["type"]) == (507, "urn:packmule:StorageFull")
+            assert answer.json()["detail"] == "there is no space for this file: nothing of it was kept"
+        assert stored(tmp_path) == []
+        assert api.http.put("/files/a", content=b"x").status_code == 201
+
+
+def test_a_storage_that_is_away_is_not_called_redis(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StorageUnavailable("can't write a in s3://secret: it can't be reached")
+
+    monkeypatch.setattr(Storage, "write", away)
+    answer = api.http.put("/files/a", content=b"x")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:packmule:StorageUnavailable")
+    assert answer.json()["detail"] == "the storage is away or fails: try again in a moment"
 
 
 def test_without_a_storage_nothing_is_taken(client: Redis) -> None:

@@ -12,7 +12,7 @@ from redis import Redis
 
 from packmule.coordination.redis.replies import pipelined
 from packmule.coordination.sessions.tokens import Tokens
-from packmule.dashboard.guard import PUBLIC, UNSUBSCRIBE
+from packmule.dashboard.guard import PROVEN, PUBLIC
 from packmule.dashboard.viewer import Role
 from packmule.jobs.read_tokens import REALM
 from packmule.tests.dashboard import addresses
@@ -88,7 +88,7 @@ def streams(address: Address) -> bool:
 
 def test_each_handler_that_changes_something_says_which_role_it_needs(client):
     for each in addresses.of_pages(guarded(client)):
-        if each.changes and not each.path.startswith(("/login", UNSUBSCRIBE, *MAY_ALL_DO)):
+        if each.changes and not each.path.startswith(("/login", *PROVEN, *MAY_ALL_DO)):
             assert each.role in (Role.OPERATOR, Role.ADMIN), str(each)
 
 
@@ -106,7 +106,7 @@ def test_no_other_site_changes_anything_anywhere(client, hostile, headers):
     site, before = guarded(client, identify=always(Role.ADMIN)), dumped(client)
     asked = 0
     for each in addresses.everywhere(site):
-        if each.changes and not each.path.startswith(UNSUBSCRIBE):
+        if each.changes and not each.path.startswith(PROVEN):
             for filling in values(hostile)[:5]:
                 sent = headers | {"Cookie": "packmule=x", "Content-Type": FORM}
                 answer = ask(site, each.filled(filling), each.method, headers=sent, body=b"act=retry&yes=1")
@@ -119,7 +119,7 @@ def test_no_other_site_changes_anything_anywhere(client, hostile, headers):
 def test_nobody_who_has_not_logged_in_sees_or_changes_anything(client, hostile):
     site, before = guarded(client, identify=lambda request: None), dumped(client)
     for each in addresses.everywhere(site):
-        if each.path.startswith((*PUBLIC, UNSUBSCRIBE, "/api/v1/openapi.json")):
+        if each.path.startswith((*PUBLIC, *PROVEN, "/api/v1/openapi.json")):
             continue
         answer = ask(site, each.filled(values(hostile)[0]), each.method, headers=OWN)
         assert answer.status == 401, str(each)
@@ -131,7 +131,7 @@ def test_viewers_change_nothing(client, hostile):
     """Whatever they send; their own sessions are apart."""
     site, before = guarded(client, identify=always(Role.VIEWER)), dumped(client)
     for each in addresses.everywhere(site):
-        if each.changes and not each.path.startswith(("/login", UNSUBSCRIBE, *MAY_ALL_DO)):
+        if each.changes and not each.path.startswith(("/login", *PROVEN, *MAY_ALL_DO)):
             for filling in ({"": "x", "instance_number": "0"}, *values(hostile)[:5]):
                 answer = ask(site, each.filled(filling), each.method, headers=OWN)
                 refusals = (401, 403, 405) if len(filling) == 2 else (401, 403, 404, 405)

@@ -189,6 +189,11 @@ def node(name: int, after: Iterable[int], layer: int, state: str = "done", calls
     return Node(f"f-{name}", str(name), state, calls, dict.fromkeys(map(str, after), "stop"), layer)
 
 
+def test_a_node_is_called_by_its_function_or_by_its_own_description():
+    nodes = [node(0, [], 1, calls="shop.reports.add"), node(1, [0], 2, calls="table: orders.2026.csv")]
+    assert [box.lines[0] for box in flow_picture.drawn(nodes).boxes] == ["add", "table: orders.2026.csv"]
+
+
 def test_a_picture_is_folded_no_more_than_it_must_be():
     alone = [node(n, [n - 1] if n % 6 else [], n % 6 + 1, calls=f"shop.job{n}") for n in range(60)]
     assert [len(flow_picture.drawn(alone).boxes), flow_picture.drawn(alone).is_folded] == [60, False]

@@ -33,6 +33,7 @@ NO_PAGES = {
     "mail_results",
     "mail_caught_html",
     "mail_caught_raw",
+    "mail_template_html",
 }
 """What scripts and downloads ask for."""
 

@@ -41,7 +41,7 @@ def test_the_check_and_each_setting_are_shown_without_secrets(client, monkeypatc
     assert all(variable in shown for variable, _ in VARIABLES.values())
     assert "PACKMULE_REDIS_URL redis://:***@jobs REDIS_URL" in shown
     assert "PACKMULE_MAIL_URL smtp://ada:***@127.0.0.1:1 environment" in shown
-    assert "PACKMULE_GRACE 25.0 default" in shown
+    assert "PACKMULE_GRACE 25 s default" in shown
     assert "PACKMULE_SECRET_HOOKS *** environment" in shown
     assert "modules fault PACKMULE_MODULES: can't import <b>gone</b>" in shown
     assert "mail fault can't reach the mail server 127.0.0.1:1" in shown

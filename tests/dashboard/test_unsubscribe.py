@@ -14,7 +14,13 @@ from packmule.jobs.client import Client
 from packmule.jobs.email import email
 from packmule.jobs.email.letter import InvalidMessage
 from packmule.jobs.email.suppression import links as unsubscribing
-from packmule.jobs.email.suppression.links import InvalidLink, UnsubscribeLinks, personal
+from packmule.jobs.email.suppression.links import (
+    InvalidLink,
+    InvalidLinkKey,
+    LinkKeys,
+    UnsubscribeLinks,
+    personal,
+)
 from packmule.jobs.email.suppression.store import Suppressions
 from packmule.jobs.job_type import InvalidCall
 from packmule.tests.dashboard.visits import text_of
@@ -121,3 +127,41 @@ def test_a_mail_has_its_recipients_own_link(links):
     with pytest.raises(InvalidCall, match="for one recipient"):
         email.enqueue([ADA, "b@example.org"], "Hello", body="x", unsubscribe=LINK)
     assert json.dumps(personal(None, [ADA], links)) == "null"
+
+
+def test_a_key_of_the_settings_signs_and_those_before_it_still_verify(client, links, monkeypatch):
+    from packmule.jobs import context
+    from packmule.jobs.email import Ledger
+
+    of_redis = links.token(ADA)
+    first, second = "a-text-nobody-guesses", "another-text-nobody-guesses"
+    monkeypatch.setattr(context, "resources", {})
+    context.provide(Ledger(client), LinkKeys.of(first))
+    of_first = unsubscribing.links_for(client).token(ADA)
+    client.delete(unsubscribing.KEY)
+    assert unsubscribing.links_for(client).token(ADA) == of_first
+    assert not client.exists(unsubscribing.KEY), "whoever has a key needs none of Redis"
+    rotated = UnsubscribeLinks(client, LinkKeys.of(f"{second} {first}"))
+    assert rotated.token(ADA) != of_first
+    assert rotated.read(of_first) == rotated.read(rotated.token(ADA)) == "ada@example.org"
+    for token in (of_redis, of_first):
+        with pytest.raises(InvalidLink):
+            UnsubscribeLinks(client, LinkKeys.of(second)).read(token)
+    of_redis = UnsubscribeLinks(client).token(ADA)
+    assert UnsubscribeLinks(client, LinkKeys.of(second)).read(of_redis) == "ada@example.org"
+
+
+def test_a_link_of_the_settings_key_is_followed(client):
+    keys = LinkKeys.of("a-text-nobody-guesses")
+    site = Site(client, Client(client), ("default",), "redis://private", "production", link_keys=keys)
+    with TestClient(build(site, lambda request: None), base_url="http://127.0.0.1") as http:
+        token = UnsubscribeLinks(client, keys).token(ADA)
+        assert http.post(f"/unsubscribe/{token}", data=CLICK).status_code == 200
+    assert suppressed(client) == ["ada@example.org"]
+
+
+def test_a_key_that_can_be_guessed_is_refused_by_the_name_of_its_setting():
+    assert LinkKeys.of("") == ()
+    with pytest.raises(InvalidLinkKey, match=r"^PACKMULE_SECRET_UNSUBSCRIBE: .* 16 characters") as refused:
+        LinkKeys.of("a-text-nobody-guesses s3cret")
+    assert "s3cret" not in str(refused.value)

@@ -57,10 +57,16 @@ class Visit:
 
 @contextmanager
 def visiting(
-    client: Redis, role: Role = Role.ADMIN, *, may_see_payloads: bool = True, checks: Checks | None = None
+    client: Redis,
+    role: Role = Role.ADMIN,
+    *,
+    may_see_payloads: bool = True,
+    checks: Checks | None = None,
+    templates: str | None = None,
 ) -> Iterator[Visit]:
     """Visits of the site on `client`'s server, until the block ends."""
-    site = Site(client, Client(client, QUEUES), QUEUES, "redis://private", "development", checks=checks)
+    jobs = Client(client, QUEUES)
+    site = Site(client, jobs, QUEUES, "redis://private", "development", checks=checks, templates=templates)
     visit = Visit(Viewer("ada", role, may_see_payloads, "s1"), None)  # type: ignore[arg-type]
     app = unwatched(build(site, lambda request: visit.viewer))
     with TestClient(app, base_url="http://127.0.0.1", client=(ADDRESS, 50_000)) as visit.http:
