@@ -9,12 +9,17 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.counters.histogram import upper_bound
 from packmule.jobs import batch_state, cluster, keys
-from packmule.jobs.queues import ages, depths
 from packmule.observe import statistics
+from packmule.observe.leadership import candidates, leader
+from packmule.observe.queue_info import queue_infos
+from packmule.observe.scale import scales_of
 from packmule.plain_text import plain_lines
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 3600.0)
+
+STATUSES = {name: name for name in ("queued", *keys.REGISTRIES)} | {"blocked": "behind"}
+"""Each status of jobs by its label, and the field of a `QueueInfo` that counts it."""
 
 Labels = Mapping[str, str]
 
@@ -32,25 +37,48 @@ def exposition(client: Redis, queues: list[str]) -> str:
 
 
 def _gauges(client: Redis, queues: list[str]) -> Iterator[str]:
-    yield from _head("packmule_jobs", "gauge", "Jobs by queue and status.")
-    for queue, counts in depths(client, queues).items():
-        for status, count in counts.items():
-            yield _line("packmule_jobs", {"queue": queue, "status": status}, count)
+    yield from _head(
+        "packmule_jobs", "gauge", "Jobs by queue and status; blocked ones wait for others or for a limit."
+    )
+    infos = queue_infos(client, queues)
+    for queue, info in infos.items():
+        for status, field in STATUSES.items():
+            yield _line("packmule_jobs", {"queue": queue, "status": status}, getattr(info, field))
+    yield from _head("packmule_queue_paused", "gauge", "Whether workers take no jobs of a queue.")
+    for queue, info in infos.items():
+        yield _line("packmule_queue_paused", {"queue": queue}, int(info.paused))
     yield from _head("packmule_queue_age_seconds", "gauge", "How long the next job of a queue has waited.")
-    waits = ages(client, queues)
-    for queue in queues:
-        yield _line("packmule_queue_age_seconds", {"queue": queue}, round(waits.get(queue, 0.0), 3))
     workers = [each for each in cluster.workers(client) if each["state"] != "vanished"]
-    info = client.info("memory")
+    wanted = scales_of(client, infos, workers)
+    for queue, scale in wanted.queues.items():
+        yield _line("packmule_queue_age_seconds", {"queue": queue}, scale.oldest)
+    memory = client.info("memory")
     for name, help, value in (
         ("packmule_workers", "Registered workers that have not vanished.", len(workers)),
+        (
+            "packmule_workers_busy",
+            "Workers that run a job.",
+            sum(each["state"] == "busy" for each in workers),
+        ),
+        (
+            "packmule_places",
+            "Plain functions that workers can run at once.",
+            sum(max(1, each["threads"]) for each in workers),
+        ),
+        ("packmule_leader", "Whether a scheduler leads.", int(leader(client) is not None)),
+        ("packmule_schedulers", "Schedulers that run, the leader included.", candidates(client)),
+        (
+            "packmule_wanted_processes",
+            "Processes that would begin all that waits within 10 s.",
+            wanted.processes,
+        ),
         ("packmule_quarantine", "Records that were set aside.", _length(client)),
         ("packmule_batches_running", "Batches that have not ended, of the latest hundred.", _running(client)),
-        ("packmule_redis_memory_bytes", "Memory that the server uses.", info["used_memory"]),
+        ("packmule_redis_memory_bytes", "Memory that the server uses.", memory["used_memory"]),
         (
             "packmule_redis_memory_limit_bytes",
             "The server's maxmemory, 0 for none.",
-            info.get("maxmemory", 0),
+            memory.get("maxmemory", 0),
         ),
     ):
         yield from _head(name, "gauge", help)

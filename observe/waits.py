@@ -13,6 +13,7 @@ from packmule.jobs.reader import JobInfo
 from packmule.jobs.steps import ANSWER
 from packmule.observe.blocked import Group, Wait
 from packmule.observe.slots import Holder, Limit
+from packmule.units import given_span, span
 
 MOST_NAMED = 3
 """Holders, or jobs in front, that are named."""
@@ -51,7 +52,7 @@ def of_turn(client: Redis, info: JobInfo) -> str | None:
 def of_group(group: Group, holders: Sequence[Holder]) -> str:
     """What the first job of a group waits for."""
     if group.waits_for == "time":
-        return f"its time, in {group.seconds or 0:.1f} s"
+        return f"its time, in {span(group.seconds or 0)}"
     if group.waits_for == "turn":
         return "its turn"
     if group.waits_for == "check":
@@ -76,7 +77,7 @@ def of_limit(limit: Limit) -> str:
         return f"turns: {limit.key}"
     burst = f", {limit.most:,} at once after a rest" if limit.most > 1 else ""
     costs = "" if limit.cost is None else f", the first takes {limit.cost:,}"
-    return f"one in {limit.interval:g} s{burst}{costs}: {limit.key}"
+    return f"one in {given_span(limit.interval)}{burst}{costs}: {limit.key}"
 
 
 def of_steps(info: JobInfo) -> str | None:
@@ -87,6 +88,33 @@ def of_steps(info: JobInfo) -> str | None:
         return f"an answer for step {info.waits.removeprefix(ANSWER)}, whose end is unknown"
     name = signal_of(info)
     return "the end of its sleep" if name is None else f"signal {name}"
+
+
+def of_unknown(client: Redis, info: JobInfo) -> str | None:
+    """That a scheduled job waits for a worker that knows its function; None if it does not.
+
+    >>> of_unknown(client, reader.read(client, "2a9f"))  # doctest: +SKIP
+    'a worker that knows shop.report: those running were started before it was ...'
+    """
+    since = client.hget(keys.job_key(info.id), "unknown_since") if info.status == "scheduled" else None
+    if not since:
+        return None
+    return (
+        f"a worker that knows {info.name}: those running were started before it was written, or don't load "
+        "its module (PACKMULE_MODULES); restart them"
+    )
+
+
+def due(client: Redis, infos: Sequence[JobInfo]) -> dict[str, float]:
+    """When those of the jobs run that are scheduled or to be retried, in Unix seconds, by id; one trip.
+
+    >>> due(client, [reader.read(client, "2a9f")])  # doctest: +SKIP
+    {'2a9f': 1796103362.95}
+    """
+    scheduled = [each for each in infos if each.status == "scheduled" and each.waits is None]
+    commands = [("ZSCORE", keys.registry_key("scheduled", each.queue), each.id) for each in scheduled]
+    found = pipelined(client, commands, None) if commands else []
+    return {each.id: at for each, at in zip(scheduled, found, strict=True) if at is not None}
 
 
 def signal_of(info: JobInfo) -> str | None:

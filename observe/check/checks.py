@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from packmule.config import Settings, mask
+from packmule.config import Settings
 from packmule.observe.check import declared, reached, server
+from packmule.plain_text import mask
 
 SECONDS = 4.0
 """How long a report waits that is asked for at once."""
@@ -18,7 +19,7 @@ SECONDS = 4.0
 SAME_FOR = 2.0
 """Seconds for which a finding isn't looked for again."""
 
-OF_SERVER = frozenset({"durability", "memory", "rights", "clock"})
+OF_SERVER = frozenset({"durability", "memory", "rights", "clock", "hosts"})
 """What is found out about the server that `redis` reaches."""
 
 Probe = Callable[[], str]
@@ -64,14 +65,21 @@ class Checks:
             "modules": self._modules,
             "schedules": lambda: declared.schedules(settings),
             "webhooks": lambda: declared.webhooks(settings),
+            "presets": lambda: declared.presets(settings),
+            **({"pipelines": lambda: declared.pipelines(settings)} if settings.pipelines else {}),
             "redis": lambda: server.version(connected(), settings.memory_high_water),
             "durability": lambda: server.promise(connected()),
             "memory": lambda: server.memory(connected(), settings.memory_high_water),
             "rights": lambda: server.rights(connected()),
             "clock": lambda: server.clock(connected()),
+            "hosts": lambda: reached.hosts(settings, connected()),
             "locks": lambda: reached.locks(settings),
             "storage": lambda: reached.storage(settings),
+            "isolation": lambda: reached.isolation(settings),
+            **({"clamd": lambda: reached.clamd(settings)} if settings.clamd else {}),
             "mail": lambda: reached.mail(settings),
+            **({"dkim": lambda: reached.dkim(settings)} if settings.dkim else {}),
+            **({"bounces": lambda: reached.bounces(settings)} if settings.bounces else {}),
         }
 
     def one_by_one(self) -> dict[str, Finding]:

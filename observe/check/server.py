@@ -49,6 +49,10 @@ class MemoryFull(Unavailable):
     """The server uses more memory than it may, so nothing can be enqueued."""
 
 
+LEAST_RIGHTS = "~pm:* ~rq:* &* +@all -@admin -@dangerous +client +info"
+"""What the user of the URL needs, in the words of `ACL SETUSER`."""
+
+
 def version(client: Redis, high_water: str) -> str:
     """Which server it is, how far away, and by what settings it would keep jobs in less memory.
 
@@ -103,8 +107,7 @@ def rights(client: Redis) -> str:
     ]
     if refused:
         raise RightsLacking(
-            f"the user {user} may not use {', '.join(refused)}: run ACL SETUSER {user} ~pm:* ~rq:* &* "
-            "+@all -@admin +client +info"
+            f"the user {user} may not use {', '.join(refused)}: run ACL SETUSER {user} {LEAST_RIGHTS}"
         )
     if any(reply != "OK" for reply in said):
         return f"ok, as {user}; the server doesn't say what this user may do"

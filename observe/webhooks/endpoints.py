@@ -8,9 +8,9 @@ from typing import Annotated
 
 import msgspec
 
+from packmule.jobs.outgoing.door import Allowed, InvalidTarget, Outgoing
 from packmule.jobs.toml_file import InvalidFile, read_toml
 from packmule.observe.events import TYPES
-from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, Outgoing
 from packmule.observe.webhooks.signature import InvalidSecret, key_of
 
 ENDS = ("finished", "failed", "stopped", "canceled", "quarantined")

@@ -19,11 +19,11 @@ from packmule.coordination.streams import dead_letters
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Event
 from packmule.errors import Error
+from packmule.jobs.outgoing.door import Allowed, InvalidTarget, NotSent, Outgoing, shown
 from packmule.observe import events
 from packmule.observe.events import EventFilter, JobEvent
 from packmule.observe.webhooks import state
 from packmule.observe.webhooks.endpoints import Endpoint, group_of
-from packmule.observe.webhooks.outgoing import Allowed, InvalidTarget, NotSent, Outgoing, shown
 from packmule.observe.webhooks.signature import sign
 
 DELIVERIES = 15

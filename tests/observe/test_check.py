@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 
@@ -10,7 +11,8 @@ from redis import Redis
 
 from packmule.config import Settings
 from packmule.coordination.redis.connection import connect
-from packmule.observe.check import server
+from packmule.jobs import keys, sealing
+from packmule.observe.check import reached, server
 from packmule.observe.check.checks import Checks, found
 from packmule.tests.command_line import until
 
@@ -90,15 +92,36 @@ def test_a_clock_that_is_wrong_is_a_fault(client, seconds, words):
     assert server.clock(client).startswith("ok, the server's clock is within")
 
 
-def test_a_server_that_is_away_is_asked_once():
+def test_a_server_that_is_away_is_asked_once(tmp_path):
     asked = []
 
     def connected() -> Redis:
         asked.append(1)
         raise ConnectionError("it is away")
 
-    findings = Checks(Settings(), connected, lambda: None).one_by_one()
+    settings = Settings(redis_url=f"unix://{tmp_path}/nowhere", data_dir=tmp_path)
+    findings = Checks(settings, connected, lambda: None).one_by_one()
     assert asked == [1]
     assert {name for name, each in findings.items() if each.text == "FAULT: it is away"} == {
-        "redis", "durability", "memory", "rights", "clock",
+        "redis", "durability", "memory", "rights", "clock", "hosts",
     }  # fmt: skip
+
+
+def test_who_keeps_the_network_is_said(tmp_path, monkeypatch):
+    local, remote = Settings(storage=str(tmp_path)), Settings(storage="memory://files")
+    assert reached.isolation(remote).endswith("which they reach the storage by")
+    for is_possible, words in ((True, "have no network here"), (False, "the kernel denies them namespaces")):
+        monkeypatch.setattr(sealing, "is_possible", lambda is_possible=is_possible: is_possible)
+        assert reached.isolation(local).endswith(words)
+
+
+def test_a_folder_that_workers_on_other_hosts_must_share_is_named(client, tmp_path):
+    local, remote = Settings(storage=str(tmp_path)), Settings(storage="memory://files")
+    assert reached.hosts(local, client) == "ok, no workers on other hosts"
+    for host in ("b", "c", "d", "e", socket.gethostname()):
+        client.hset(keys.worker_key(host), mapping={"hostname": host, "birth": "2026-12-01T00:00:00.000000Z"})
+        client.sadd(keys.WORKERS, keys.worker_key(host))
+    assert reached.hosts(local, client).startswith(
+        "ok, but workers run on b, c, d, ..., too: they and this host must share the folder"
+    )
+    assert reached.hosts(remote, client) == "ok, workers run on b, c, d, ..., too"

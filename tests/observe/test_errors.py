@@ -20,11 +20,12 @@ from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, performer
+from packmule.worker.process.call import Call
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed, Due
 from packmule.worker.process.failure import Failure, plain_failure
 from packmule.worker.process.outcome import Outcome
-from packmule.worker.process.performer import Call, Performer
+from packmule.worker.process.performer import Performer
 from packmule.worker.rescue import rescue
 from packmule.worker.scoreboard import MAIN, RunningJob
 from packmule.worker.started import Marks

@@ -12,7 +12,7 @@ import pytest
 
 from packmule.coordination.counters.histogram import percentile
 from packmule.jobs import keys, queues, wire
-from packmule.observe import metrics, statistics
+from packmule.observe import metrics, scale, statistics
 from packmule.observe.statistics import Statistics
 from packmule.tests.command_line import CommandLine, complaint, environment_in
 from packmule.tests.worker import executor_jobs, pool_jobs
@@ -261,6 +261,26 @@ def test_metrics_are_in_prometheus_format(client, server):
     assert 'packmule_jobs{queue="default",status="finished"} 10' in lines
 
 
+def test_a_key_of_another_type_takes_no_metrics_away_but_its_own(client, server):
+    pool_jobs.add.enqueue_many([(n,) for n in range(10)])
+    assert drained(server) == 0
+    whole = metrics.exposition(client, ["default"]).count("# TYPE")
+    for key in {
+        *client.scan_iter("*"),
+        keys.BATCHES.encode(),
+        keys.LEASES.encode(),
+        keys.QUEUE_RATES.encode(),
+    }:
+        kept = client.dump(key)
+        client.delete(key)
+        client.set(key, "of another type")
+        assert metrics.exposition(client, ["default"]).count("# TYPE") == whole, key
+        assert "default" in scale.scales(client, ["default"]).queues, key
+        client.delete(key)
+        if kept:
+            client.restore(key, 0, kept)
+
+
 def test_the_age_of_the_next_job_is_shown(packmule, client):
     for queue, ago in (("high", 90), ("low", -90), ("odd", None)):
         client.sadd("rq:queues", f"rq:queue:{queue}")
@@ -317,3 +337,14 @@ def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):
     assert found["types"][0]["name"] == "packmule.tests.worker.executor_jobs.where"
     assert {each["queue"]: each["performed"] for each in found["queues"]}["default"] == 1
     assert found["slowest"][0]["seconds"] >= 0.2
+
+
+def test_calls_that_are_compressed_are_counted_together(client):
+    claims = Claims(client, "w1", Strict(["default"]))
+    for number in range(3):
+        pool_jobs.fail.enqueue(f"{number}{'x' * 5_000}")
+    jobs = claims.finish_and_claim("c1", [], 3).jobs
+    assert all(job.data[:1] != b"[" for job in jobs)
+    ended = [finished(job, b"2", 1.0, 2.0) for job in jobs]
+    claims.statistics.add(ended, {job.execution: job for job in jobs})
+    assert len(claims.statistics._groups) == 1

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from packmule import hooks
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import tracing
+from packmule.jobs.sending import sending
 from packmule.tests.command_line import CommandLine, environment_in
 
 JOBS = """
@@ -55,10 +56,25 @@ def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Red
     worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
     (done,) = spans(worked.stderr)
     assert (sent["kind"], done["kind"]) == ("SpanKind.PRODUCER", "SpanKind.CONSUMER")
+    assert (sent["name"], done["name"]) == ("send default", "process default")
+    assert sent["attributes"] == {
+        "messaging.system": "packmule",
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": "default",
+        "messaging.message.id": enqueued.stdout.strip(),
+        "packmule.type": f"shop.{name}",
+    }
     assert done["context"]["trace_id"] == sent["context"]["trace_id"]
     assert done["parent_id"] == sent["context"]["span_id"]
-    assert done["attributes"] == {
+    (link,) = done["links"]
+    assert link["context"]["span_id"] == done["parent_id"]
+    errors = {"boom": "ValueError", "late": "rq.timeouts.JobTimeoutException"}
+    outcome = "retried" if name == "again" else "failed" if name in errors else "finished"
+    assert done["attributes"] == ({"error.type": errors[name]} if name in errors else {}) | {
+        "packmule.outcome": outcome,
         "messaging.system": "packmule",
+        "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.name": "default",
         "messaging.message.id": enqueued.stdout.strip(),
@@ -78,22 +94,11 @@ def test_an_invalid_parent_is_ignored(packmule: CommandLine, client: Redis) -> N
     assert done["parent_id"] is None
 
 
-def test_without_tracing_nothing_is_written(server: EmbeddedServer, client: Redis, tmp_path: Path) -> None:
+def test_without_tracing_nothing_is_written(
+    server: EmbeddedServer, client: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packmule = CommandLine(tmp_path, environment_in(tmp_path, server.url))
     id = packmule.output("enqueue", "call", "shop.add", "a=1")
     assert client.hget(f"rq:job:{id}", "trace") is None
-    with tracing.sending("a.b", "default") as parent:
-        assert parent == ""
-
-
-def test_a_worker_without_tracing_makes_no_span_and_passes_a_trace_on() -> None:
-    trace = pytest.importorskip("opentelemetry.trace")
-    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    assert isinstance(tracing.performing("shop.add", "default", "a", 1, ""), nullcontext)
-    assert isinstance(tracing.sending("shop.add", "default"), nullcontext)
-    parent = f"00-{1:032x}-{2:016x}-01"
-    with (
-        tracing.performing("shop.add", "default", "a", 1, parent),
-        tracing.sending("shop.add", "default") as at,
-    ):
-        assert at == parent
+    monkeypatch.setattr(hooks, "enqueuers", [])
+    assert isinstance(sending("a.b", "default"), nullcontext)

@@ -15,11 +15,11 @@ import pytest
 from packmule.coordination.streams.dead_letters import dead_letters_key
 from packmule.coordination.streams.stream import Stream
 from packmule.jobs import keys
+from packmule.jobs.outgoing.door import Allowed
 from packmule.jobs.toml_file import InvalidFile
 from packmule.observe import events
 from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import Endpoint, Webhook, group_of, read_endpoints
-from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of, verify
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 

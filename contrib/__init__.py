@@ -1,0 +1,1 @@
+"""Packmule inside of other libraries: each part imports its library only when it is used."""

@@ -1,0 +1,1 @@
+"""Packmule in Django: add `packmule.contrib.django` to `INSTALLED_APPS`."""

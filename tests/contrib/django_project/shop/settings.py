@@ -1,0 +1,26 @@
+"""A small project: one app with jobs and tasks, one database in a file."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+SECRET_KEY = "of a test"
+USE_TZ = True
+INSTALLED_APPS = ["orders", "packmule.contrib.django"]
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": Path(os.environ["SHOP_DATA"], "shop.sqlite3"),
+        "OPTIONS": {"timeout": 20},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PACKMULE = {"REDIS_URL": os.environ["SHOP_REDIS"], "QUEUES": ["high", "default", "low"]}
+TASKS = {
+    "default": {
+        "BACKEND": "packmule.contrib.django.tasks.PackmuleBackend",
+        "QUEUES": ["default", "high"],
+    }
+}
+if importlib.util.find_spec("django.tasks") is None:
+    INSTALLED_APPS.append("django_tasks")
