@@ -195,3 +195,24 @@ def test_every_key_that_the_examples_leave_is_documented(shell, client):
     patterns = [re.sub(r"<[^>]+>", ".+", re.escape(key)) for key in re.findall(r"`((?:rq|pm):[^`]+)`", table)]
     for key in client.keys("*"):
         assert any(re.fullmatch(pattern, key.decode()) for pattern in patterns), key
+
+
+def test_the_page_of_mails_sends_its_first_ones_once(shell):
+    (template,) = blocks("email", "html")
+    shell.page("email")
+    shell.environment["PACKMULE_TEMPLATES"] = "templates"
+    path = shell.folder / "templates" / "orders" / "shipped.html"
+    path.parent.mkdir(parents=True)
+    path.write_text(template)
+    shown = shell.packmule("email", "preview", "orders/shipped", "--var", "name=Ada", "--var", "order=7")
+    assert shown == "It is on its way, Ada!\n\nOrder 7 left our store.\n"
+    shell.packmule(
+        "enqueue", "email", "--to", "ada@example.org", "--subject", "Welcome", "--body", "Soon more."
+    )
+    shell.python("mails.py")
+    shell.python("mails.py")
+    shell.work()
+    caught = [each.read_text() for each in (shell.folder / ".packmule" / "files" / "mail").iterdir()]
+    (order,) = [each for each in caught if "Subject: Order 7 was shipped" in each]
+    assert len(caught) == 2
+    assert '<h1 style="color: #4a45b5;">It is on its way, Ada!</h1>' in order

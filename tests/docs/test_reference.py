@@ -7,6 +7,8 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib import import_module
+from typing import get_args
 
 import click
 import msgspec
@@ -20,7 +22,10 @@ from packmule.coordination.limits.rate_limit import TokenBucket
 from packmule.coordination.streams.consumer import Consumer
 from packmule.coordination.streams.stream import Stream
 from packmule.errors import Error
-from packmule.jobs import current, durable
+from packmule.jobs import current, durable, registry
+from packmule.jobs.image.facts import Fact
+from packmule.jobs.image.presets import SHIPPED
+from packmule.jobs.image.rendition import Fit, Rendition
 from packmule.jobs.job_type import Traits
 from packmule.jobs.options import (
     DEFAULT_FAILURE_TTL,
@@ -32,6 +37,7 @@ from packmule.jobs.options import (
 from packmule.jobs.schedule import Schedule
 from packmule.observe.events import TYPES
 from packmule.observe.webhooks.endpoints import ENDS, Webhook
+from packmule.terminal.enqueue import enqueue
 from packmule.tests.docs.pages import PAGES, ROOT, named, page, rows
 from packmule.tests.test_layers import FLOOR
 
@@ -108,6 +114,15 @@ def test_every_variable_that_a_page_names_is_a_setting():
             assert variable in variables or variable.startswith("PACKMULE_SECRET_"), (
                 f"{path.name}: {variable}"
             )
+
+
+def test_every_ready_made_job_that_users_enqueue_is_on_its_page_with_its_queue():
+    table = {named(row[0])[0]: row[1] for row in rows(section("jobs", "The ready-made jobs"))}
+    users = {name for name in leaves(enqueue, "") if name != " call"}
+    assert {f" {name}" for name in table} == users
+    for name, queue in table.items():
+        module, _, attribute = registry.ready(name).rpartition(".")
+        assert getattr(import_module(module), attribute).job.options.queue == queue, name
 
 
 def test_every_option_of_a_job_is_on_its_page_with_its_default():
@@ -194,6 +209,15 @@ def test_every_field_of_a_webhook_and_every_type_of_event_is_on_its_page():
     assert first_cells(section("events", "Webhooks")) == [*Webhook.__struct_fields__]
     assert sorted(first_cells(section("events", "Types"))) == sorted(TYPES)
     assert set(ENDS) <= set(TYPES)
+
+
+def test_every_field_of_a_rendition_and_every_fact_is_on_its_page():
+    sizes = section("images", "Sizes")
+    fields = sorted(Rendition.__struct_fields__)
+    assert sorted(name for name in first_cells(sizes) if name not in get_args(Fit)) == fields
+    assert set(first_cells(sizes)) - set(fields) == set(get_args(Fit))
+    assert first_cells(section("images", "Facts")) == list(get_args(Fact))
+    assert {f"`{name}`" for name in SHIPPED} <= set(section("images", "Presets").split())
 
 
 def test_the_house_is_drawn_with_every_room_the_higher_floors_first():
