@@ -15,6 +15,11 @@ def noop() -> None:
 
 
 @job
+def stamp() -> float:
+    return time.time()
+
+
+@job
 def free(key: int) -> None:
     pass
 

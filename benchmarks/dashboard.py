@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import logging
 import os
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import bench_jobs
+import dashboard_peers as peers
 import search
 from harness import arguments, by_turns, client_of, in_a_pool, machine, rate, ratio, table
 from peers import elsewhere
@@ -47,7 +45,6 @@ EVENTS = 10
 JOBS_A_ROUND = 30_000
 REGIONS = "/?region=figures&region=queues"
 LIVE = "/live?on=jobs+workers+server+errors+minute+queues"
-JOBS = "jobs/default/finished/50/asc/1"
 PAGES = {
     "overview": ["/"],
     "overview, regions": [REGIONS],
@@ -58,19 +55,7 @@ PAGES = {
         "/rq/0/data/queues.json",
         "/rq/0/data/workers.json",
     ],
-    "rq-dashboard in ours: 50 finished jobs": [f"/rq/0/view/{JOBS}", f"/rq/0/data/{JOBS}.json"],
-}
-PEERS = {
-    "rq-dashboard: queues": ["/", "/0/data/queues.json", "/0/data/workers.json"],
-    "rq-dashboard: 50 finished jobs": [f"/0/view/{JOBS}", f"/0/data/{JOBS}.json"],
-}
-"""What is asked for one after the other until a page is there: rq-dashboard's scripts fetch what it shows."""
-BULL_BOARD = {
-    "bull-board: queues": ["/ui/", "/ui/api/queues?page=1&jobsPerPage=10"],
-    "bull-board: 50 completed jobs": [
-        "/ui/queue/default",
-        "/ui/api/queues?activeQueue=default&status=completed&page=1&jobsPerPage=50",
-    ],
+    "rq-dashboard in ours: 50 finished jobs": [f"/rq/0/view/{peers.JOBS}", f"/rq/0/data/{peers.JOBS}.json"],
 }
 
 
@@ -100,25 +85,11 @@ def serve(server: EmbeddedServer, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def serve_peer(server: EmbeddedServer, listening: socket.socket) -> None:
-    """Serve rq-dashboard as its own command does."""
-    from rq.serializers import JSONSerializer
-    from rq_dashboard import cli
-    from werkzeug import serving
-
-    logging.getLogger("werkzeug").disabled = True
-    app = cli.make_flask_app(None, None, None, "")
-    app.config["RQ_DASHBOARD_REDIS_URL"] = server.url
-    cli.service_config.serializer = JSONSerializer
-    cli.setup_rq_connection(app)
-    host, port = listening.getsockname()
-    serving.make_server(host, port, app, threaded=True, fd=listening.fileno()).serve_forever()
-
-
 @contextmanager
 def served(serve: Callable[[socket.socket], object]) -> Iterator[tuple[int, int]]:
     """The port and the process of a server."""
     with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `packmule dashboard` does
         port = listening.getsockname()[1]
         with process(lambda: serve(listening)) as pid:
             while True:
@@ -127,20 +98,6 @@ def served(serve: Callable[[socket.socket], object]) -> Iterator[tuple[int, int]
                     http.client.HTTPConnection("127.0.0.1", port).request("GET", "/static/packmule.css")
                     break
             yield port, pid
-
-
-@contextmanager
-def bull_board(server: EmbeddedServer, count: int) -> Iterator[tuple[int, int]]:
-    """The port and the process of bull-board, once so many jobs have ended."""
-    script = Path(elsewhere.NODE).with_name("bull-board.js")
-    command = ["node", str(script), server.url.removeprefix("unix://"), "1", str(count), *search.QUEUES]
-    found = os.environ | {"NODE_PATH": str(elsewhere.NODE_MODULES), "NODE_ENV": "production"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=found) as node:
-        assert node.stdout
-        try:
-            yield int(node.stdout.readline()), node.pid
-        finally:
-            node.kill()
 
 
 def cpu(pid: int) -> float:
@@ -291,14 +248,14 @@ def main(count: int, idlers: int, viewers: int, seconds: float) -> None:
         search.fill_waiting(client, count // 100)
         with served(lambda listening: serve(server, listening)) as (port, pid):
             found = list(pages(port, pid, PAGES))
-            with served(lambda listening: serve_peer(server, listening)) as peer:
-                found += pages(*peer, PEERS)
+            with served(lambda listening: peers.serve(server, listening)) as peer:
+                found += pages(*peer, peers.PAGES)
             if lacks := elsewhere.no_node("@bull-board/express"):
                 print(f"without bull-board: {lacks}\n")
             else:
                 print(", ".join(elsewhere.node_versions("bullmq", "@bull-board/express")), "\n", flush=True)
-                with bull_board(server, count) as peer:
-                    found += pages(*peer, BULL_BOARD)
+                with peers.bull_board(server, count) as peer:
+                    found += pages(*peer, peers.OF_BULL_BOARD)
             table(("page", "ms p50", "p95", "busy", "kB"), found)
             print()
             rows = list(idle(client, port, pid, idlers, seconds))

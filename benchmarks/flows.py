@@ -11,13 +11,12 @@ hundred one behind another, side by side.
 
 from __future__ import annotations
 
-import resource
 import statistics
 from collections.abc import Callable
 from functools import partial
 
 import bench_jobs
-from harness import PROCESSES, arguments, client_of, in_a_pool, machine, rate, ratio, table
+from harness import PROCESSES, arguments, client_of, in_a_pool, machine, rate, ratio, spent, table
 from redis import Redis
 
 from packmule import Batch, Flow, chain, group
@@ -75,12 +74,6 @@ def bytes_used(client: Redis) -> int:
     return sum(pipelined(client, [("MEMORY", "USAGE", key, "SAMPLES", 0) for key in keys], 0))
 
 
-def processor_time(client: Redis) -> float:
-    """Seconds that the server and all pools so far have computed."""
-    children, server = resource.getrusage(resource.RUSAGE_CHILDREN), client.info("cpu")
-    return children.ru_utime + children.ru_stime + server["used_cpu_user"] + server["used_cpu_sys"]
-
-
 def main(nodes: int, rounds: int) -> None:
     """Measure and print."""
     sending, working, costs = ({name: [] for name in KINDS} for _ in range(3))
@@ -92,9 +85,9 @@ def main(nodes: int, rounds: int) -> None:
                 client.flushall()
                 sending[name].append(rate(nodes, partial(send, nodes)))
                 sizes[name] = bytes_used(client) / nodes
-                began = processor_time(client)
+                began = sum(spent(client))
                 working[name].append(rate(nodes, partial(in_a_pool, server)))
-                costs[name].append((processor_time(client) - began) / nodes * 1e6)
+                costs[name].append((sum(spent(client)) - began) / nodes * 1e6)
                 assert client.zcard("rq:finished:default") == nodes
         print(
             f"{machine(client=client)}; {nodes:,} jobs, {PROCESSES} worker processes; "

@@ -1,17 +1,18 @@
-"""The image job beside plain Pillow: three JPEG renditions of a 12 and a 24 megapixel photograph.
+"""The image job beside Pillow, pyvips and sharp: three JPEG renditions of a 12 and a 24 megapixel photograph.
 
     python benchmarks/image.py [runs]
+    build/peers/bin/python benchmarks/image.py [runs]    # with pyvips and sharp, after `make bench-peers`
 
 Each way runs in a process of its own, once to warm up and then `runs` times (7 by default), by turns with
 the others. CPU is the median of all threads' time, from the source file to three files written. RSS is the
-process's peak above what it had with everything imported. PSNR and SSIM (luma, blocks of 8x8) compare the
-1600 px rendition with an unencoded Lanczos reduction of all pixels.
+process's peak above what it had with everything imported. SSIM (luma, blocks of 8x8) compares each rendition
+with an unencoded Lanczos reduction of all pixels; `over` is how far it is under plain Pillow's, in 1/10000.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,16 +22,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import ROOT, arguments, by_turns, machine, table
-from PIL import Image, ImageChops, ImageMath, ImageOps, ImageStat, features
+from harness import ROOT, arguments, by_turns, has, machine, table
+from PIL import Image, ImageOps, features
+
+from packmule.tests.jobs.pictures import ssim
 
 WIDTHS = (1600, 800, 200)
 SOURCES = {"12 MP": (4000, 3000), "24 MP": (6000, 4000)}
 WAYS = {
     "Pillow, 3 x LANCZOS": "plain",
+    "Pillow, 3 x thumbnail()": "thumbnail",
     "image job, Pillow": "job without cykooz",
     "image job, cykooz": "job",
+    "pyvips, 3 x thumbnail": "pyvips",
+    "sharp, 3 x resize": "three",
+    "sharp, each from the larger": "cascade",
 }
+SHARP = ROOT / "build/node"
 
 
 def plain(folder: Path) -> None:
@@ -39,6 +47,22 @@ def plain(folder: Path) -> None:
     for width in WIDTHS:
         size = (width, round(upright.height * width / upright.width))
         upright.resize(size, Image.Resampling.LANCZOS).save(folder / f"out/{width}.jpg", quality=80)
+
+
+def thumbnail(folder: Path) -> None:
+    for width in WIDTHS:
+        with Image.open(folder / "source.jpg") as photo:
+            photo.thumbnail((width, photo.height), Image.Resampling.LANCZOS)
+            ImageOps.exif_transpose(photo).save(folder / f"out/{width}.jpg", quality=80)
+
+
+def vips(folder: Path) -> None:
+    import pyvips
+
+    for width in WIDTHS:
+        pyvips.Image.thumbnail(str(folder / "source.jpg"), width, height=10**6).jpegsave(
+            str(folder / f"out/{width}.jpg"), Q=80
+        )
 
 
 def job(folder: Path) -> Callable[[Path], object]:
@@ -56,7 +80,10 @@ def serve(way: str, folder: Path) -> None:
     """Perform one run for each line on standard input and answer with its figures."""
     if way == "job without cykooz":
         sys.modules["cykooz_resizer"] = None  # type: ignore[assignment]
-    run = plain if way == "plain" else job(folder)
+    ways = {"plain": plain, "thumbnail": thumbnail, "pyvips": vips}
+    run = ways.get(way) or job(folder)
+    if way == "pyvips":
+        import pyvips  # noqa: F401  before the memory is read
     imported = memory("VmRSS")
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -86,38 +113,6 @@ def photograph(size: tuple[int, int], file: Path) -> Image.Image:
     return decoded
 
 
-def psnr(one: Image.Image, other: Image.Image) -> float:
-    rms = ImageStat.Stat(ImageChops.difference(one, other)).rms
-    return 10 * math.log10(255**2 * len(rms) / sum(value**2 for value in rms))
-
-
-def ssim(one: Image.Image, other: Image.Image) -> float:
-    """Mean structural similarity of the luma over blocks of 8x8 pixels."""
-    x, y = (picture.convert("L").convert("F") for picture in (one, other))
-
-    def mean(picture: Image.Image) -> Image.Image:
-        return picture.crop((0, 0, x.width // 8 * 8, x.height // 8 * 8)).reduce(8)
-
-    def product(a: Image.Image, b: Image.Image) -> Image.Image:
-        return ImageMath.lambda_eval(lambda given: given["a"] * given["b"], a=a, b=b)
-
-    similarity = ImageMath.lambda_eval(
-        lambda m: (
-            ((2 * m["x"] * m["y"] + 6.5025) * (2 * (m["xy"] - m["x"] * m["y"]) + 58.5225))
-            / (
-                (m["x"] * m["x"] + m["y"] * m["y"] + 6.5025)
-                * (m["xx"] - m["x"] * m["x"] + m["yy"] - m["y"] * m["y"] + 58.5225)
-            )
-        ),
-        x=mean(x),
-        y=mean(y),
-        xy=mean(product(x, y)),
-        xx=mean(product(x, x)),
-        yy=mean(product(y, y)),
-    )
-    return similarity.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-
-
 def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
     """Figures of each way for `folder/source.jpg`; its files are in `<folder>/<way>/out`."""
     servers = {}
@@ -126,6 +121,8 @@ def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
         (own / "out").mkdir(parents=True)
         (own / "source.jpg").hardlink_to(folder / "source.jpg")
         command = [sys.executable, __file__, "--serve", way, str(own)]
+        if way in ("three", "cascade"):
+            command = ["node", str(Path(__file__).with_suffix(".mjs")), str(SHARP), way, str(own)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         servers[name] = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
@@ -140,29 +137,50 @@ def measure(folder: Path, runs: int) -> dict[str, list[dict[str, float]]]:
     return {name: found[1:] for name, found in figures.items()}
 
 
-def main(runs: int) -> None:
-    """Measure and print."""
+def leave_out() -> None:
+    """Drop the ways whose libraries aren't there."""
     from packmule.jobs.image.resize import resizer
 
     if resizer() == "Pillow":
         del WAYS["image job, cykooz"]
+    if not has("pyvips"):
+        del WAYS["pyvips, 3 x thumbnail"]
+    if not (SHARP / "node_modules/sharp").is_dir() or not shutil.which("node"):
+        del WAYS["sharp, 3 x resize"], WAYS["sharp, each from the larger"]
+
+
+def likeness(folder: Path, photo: Image.Image) -> list[float]:
+    """The SSIM of each rendition in `folder`."""
+    found = []
+    for width in WIDTHS:
+        with Image.open(folder / f"out/{width}.jpg") as made:
+            found.append(ssim(made, photo.resize(made.size, Image.Resampling.LANCZOS)))
+    return found
+
+
+def main(runs: int) -> None:
+    """Measure and print."""
+    leave_out()
     print(
-        f"{machine('Pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}, {resizer()}; medians of "
-        f"{runs} runs\n"
+        f"{machine('Pillow', 'cykooz-resizer', 'pyvips')}, libjpeg-turbo "
+        f"{features.version('libjpeg_turbo')}; medians of {runs} runs\n"
     )
     rows = []
     for source, size in SOURCES.items():
         with tempfile.TemporaryDirectory(prefix="packmule-bench-") as place:
             folder = Path(place)
             photo = photograph(size, folder / "source.jpg")
-            target = (WIDTHS[0], round(size[1] * WIDTHS[0] / size[0]))
-            reference = photo.resize(target, Image.Resampling.LANCZOS)
+            plainly: list[float] = []
             for name, figures in measure(folder, runs).items():
-                with Image.open(folder / WAYS[name] / f"out/{WIDTHS[0]}.jpg") as made:
-                    likeness = f"{psnr(made, reference):.2f}", f"{ssim(made, reference):.4f}"
+                alike = likeness(folder / WAYS[name], photo)
+                plainly = plainly or alike
                 medians = (statistics.median(run[key] for run in figures) for key in ("cpu", "wall", "rss"))
-                rows.append((name, source, *(f"{each:.0f}" for each in medians), *likeness))
-    table(("", "source", "CPU ms", "wall ms", "RSS MB", "PSNR dB", "SSIM"), rows)
+                each = (
+                    f"{one:.4f} {10_000 * (base - one):+.0f}"
+                    for one, base in zip(alike, plainly, strict=True)
+                )
+                rows.append((name, source, *(f"{value:.0f}" for value in medians), *each))
+    table(("", "source", "CPU ms", "wall ms", "RSS MB", *(f"{width} px, over" for width in WIDTHS)), rows)
 
 
 if __name__ == "__main__":

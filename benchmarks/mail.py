@@ -8,9 +8,11 @@ turns; the figures are medians, and each ratio is the median of the rounds' own 
 
 - *kept*: one process and one connection. `smtplib` is `sendmail` in a loop. `deliver` is what jobs call, with
   a journal that keeps nothing, to the same server, which offers no PIPELINING, and to one that does.
-- *20 ms*: the same, with answers that come 20 ms later. `connect` opens a connection for each mail.
+- *20 ms*: the same, with answers that come 20 ms later. `connect` opens a connection for each mail,
+  `threads` send side by side, each over its own, as those of a worker do.
 - *jobs*: e-mail jobs on a pool of two processes, each with its own body, recorded in the ledger; beside two
-  processes of which each sends half of the mails in a loop of smtplib on one connection.
+  processes of which each sends half of the mails in a loop of smtplib on one connection. The processor's
+  time is that of these processes, with their start, and of Redis, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -19,10 +21,23 @@ import os
 import smtplib
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 
-from harness import arguments, by_turns, client_of, in_a_pool, in_processes, machine, rate, ratio, table
+from harness import (
+    Pace,
+    arguments,
+    by_turns,
+    client_of,
+    in_a_pool,
+    in_processes,
+    machine,
+    pace,
+    rate,
+    ratio,
+    table,
+)
 from mail_sink import language, sink
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
@@ -35,6 +50,7 @@ from packmule.jobs.email.outcome import Outcome
 from packmule.testing import private_server
 
 DELAY = 0.02
+THREADS = 8
 TEXT = "A line of text such as mails have, to make up a mail of the size usual for one.\n" * 84
 
 
@@ -87,6 +103,13 @@ def by_deliver(mailer: Mailer, sent: Letter, mails: int) -> None:
     assert journal.ends == mails
 
 
+def by_threads(mailer: Mailer, sent: Letter, mails: int) -> None:
+    """As a worker does that has so many threads."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for each in [pool.submit(by_deliver, mailer, sent, mails // THREADS) for _ in range(THREADS)]:
+            each.result()
+
+
 def transport(ways: Mapping[str, tuple[int, Callable[[], None]]], rounds: int, base: str) -> None:
     """Print the rate of each way beside that of `base`."""
     figures = by_turns({name: partial(rate, mails, run) for name, (mails, run) in ways.items()}, rounds)
@@ -128,6 +151,7 @@ def kept(mails: int, rounds: int) -> None:
                 "connect": (few // 4, partial(by_connecting, far, sent, few // 4)),
                 "smtplib": (few, partial(by_smtplib, far, sent, few)),
                 "deliver": (few, partial(by_deliver, mailers[far], sent, few)),
+                f"deliver, {THREADS} threads": (few, partial(by_threads, mailers[far], sent, few)),
                 "deliver, PIPELINING": (few, partial(by_deliver, mailers[far_quick], sent, few)),
             },
             min(rounds, 3),
@@ -135,8 +159,8 @@ def kept(mails: int, rounds: int) -> None:
         )
 
 
-def perform(server: EmbeddedServer, port: int, jobs: int) -> float:
-    """The rate of e-mail jobs that are enqueued before."""
+def perform(server: EmbeddedServer, port: int, jobs: int) -> Pace:
+    """The pace of e-mail jobs that are enqueued before."""
     client = client_of(server)
     client.flushall()
     Client(client).make_default()
@@ -146,7 +170,7 @@ def perform(server: EmbeddedServer, port: int, jobs: int) -> float:
     context.provide(
         Mailer(f"smtp://127.0.0.1:{port}", "mule@example.org", redis=client), Ledger(client, 86_400.0)
     )
-    return rate(jobs, lambda: in_a_pool(server, "high"))
+    return pace(client, jobs, lambda: in_a_pool(server, "high"))
 
 
 def jobs(count: int, rounds: int) -> None:
@@ -155,18 +179,26 @@ def jobs(count: int, rounds: int) -> None:
         print("jobs")
         figures = by_turns(
             {
-                "smtplib": lambda: rate(
-                    2 * (count // 2), lambda: in_processes(partial(by_smtplib, port, sent, count // 2))
+                "smtplib": lambda: pace(
+                    client_of(server),
+                    2 * (count // 2),
+                    lambda: in_processes(partial(by_smtplib, port, sent, count // 2)),
                 ),
                 "jobs": lambda: perform(server, port, count),
             },
             rounds,
         )
+        base = [each.rate for each in figures["smtplib"]]
         rows = [
-            (name, f"{statistics.median(values):,.0f}", f"{ratio(values, figures['smtplib']):.2f}")
+            (
+                name,
+                *(f"{statistics.median(each):,.0f}" for each in (rates, *spent)),
+                f"{ratio(rates, base):.2f}",
+            )
             for name, values in figures.items()
+            for rates, *spent in [list(zip(*values, strict=True))]
         ]
-        table(("", "mails/s", "to smtplib"), rows)
+        table(("", "mails/s", "CPU µs a mail", "of Redis", "to smtplib"), rows)
 
 
 def main(mails: int, rounds: int, count: int) -> None:

@@ -59,7 +59,8 @@ def send_all(client: Redis, first: int, count: int, outcome: Outcome, at_once: b
     name = names.send_of_key("sale") if count > 1 else names.send_of_content(f"job {job}", "")
     send = Send(name, "sale" if count > 1 else "", is_of_job=count == 1, is_counted=count > 1)
     run = Run(client, KEEP, Performed(job, "abcd12345-1", claims), send)
-    run.reserve([f"firstname.name{first + number}@example.com" for number in range(count)])
+    likely = None if at_once or count > 1 else names.origin_of(b"")  # there is no record of the job
+    run.reserve([f"firstname.name{first + number}@example.com" for number in range(count)], likely=likely)
     for to in run.ready():
         letter = Letter("", "", (to,), b"", False)
         if not at_once:

@@ -4,7 +4,8 @@
 
 `plain` is a text of 2 kB, `alternative` has HTML of 7 kB beside it, `other letters` is a German one with an
 attachment. `templated` renders the shipped template and a subject, makes a mail of both, and includes what
-the allowance of a template costs. Each figure is the least of seven rounds.
+the allowance of a template costs. `one of many` is `plain` in a bulk send, with a subject of its own.
+Each figure is the least of seven rounds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness import arguments, machine, table
 
 from packmule.jobs.email.letter import Attachment, Content
 from packmule.jobs.email.message.compose import compose
+from packmule.jobs.email.message.css import inlined
 from packmule.jobs.email.message.draft import Draft
 from packmule.jobs.email.message.plaintext import plaintext
 from packmule.jobs.email.templating.rendering import Renderer
@@ -62,7 +64,7 @@ def cost(mails: int, one: Callable[[str], object]) -> float:
 
 def main(mails: int) -> None:
     """Measure and print."""
-    print(f"{machine('jinja2')}; {mails} mails a round\n")
+    print(f"{machine('jinja2', 'css-inline')}; {mails} mails a round\n")
     kinds = {
         "plain": ("Your order", Content(TEXT, None), ()),
         "alternative": ("Your order", Content(TEXT, HTML), ()),
@@ -76,7 +78,13 @@ def main(mails: int) -> None:
     draft = Draft(Renderer(), "mule@example.org", "Welcome, {{ name }}", template="welcome")
     templated = cost(mails, lambda to: draft.letter(to, variables={"name": to}, key=to))
     rows.append(("templated", f"{templated:,.0f}", ""))
+    one = Draft(Renderer(), "mule@example.org", "Welcome, {{ name }}", TEXT)
+    rows.append(
+        ("one of many", f"{cost(mails, lambda to: one.letter(to, variables={'name': to}, key=to)):,.0f}", "")
+    )
     rows.append(("text of the HTML", f"{cost(mails, lambda _: plaintext(HTML)):,.0f}", ""))
+    styled = f"<style>p {{ margin: 0 }} p:hover {{ color: blue }}</style>{HTML}"
+    rows.append(("its styles inlined", f"{cost(mails, lambda to: inlined(styled + to)):,.0f}", ""))
     table(("CPU µs a mail", "ours", "email.policy"), rows)
 
 

@@ -13,10 +13,10 @@ import time
 from harness import arguments, client_of, machine, table
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.jobs.outgoing.door import Allowed
 from packmule.observe.events import stream
 from packmule.observe.webhooks import sender
 from packmule.observe.webhooks.endpoints import Endpoint, Webhook
-from packmule.observe.webhooks.outgoing import Allowed
 from packmule.observe.webhooks.signature import key_of
 from packmule.testing import private_server
 
