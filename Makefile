@@ -1,6 +1,7 @@
 # Packmule needs Python 3.11 or newer with pip, and make. `make` alone lists what can be made.
 
-PYTHON ?= python3
+# The environment that is made here has no pip: if it is active, the python3 behind it is meant.
+PYTHON ?= $(shell PATH="$(subst $(CURDIR)/.venv/bin:,,$(PATH))" && command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -17,7 +18,7 @@ NEWER = $(shell $(PYTHON) $(IS_NEWER) || \
 	"$$each" $(IS_NEWER) && echo "$$each" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drill test check lint rq-suite bench bench-peers lock clean
+.PHONY: help demo drill test check lint rq-suite docs bench bench-peers lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -49,6 +50,9 @@ lint: $(VENV)/.dev ## formatting, lint and types
 rq-suite: $(VENV)/.dev ## run RQ's own tests with our worker in the place of RQ's; ARGS="-k retry" narrows them
 	@$(RUN)/python tests/rq_suite/run.py --pip $(PYTHON) $(ARGS)
 
+docs: $(VENV)/.dev ## build the site of documentation in build/site; a broken link fails
+	@$(RUN)/mkdocs build --quiet
+
 bench: $(VENV)/.dev ## run the benchmarks
 	@for each in benchmarks/*.py; do $(RUN)/python "$$each" || exit; done
 
@@ -60,10 +64,12 @@ bench-peers: ## measure other job systems beside ours; ARGS="--only noop --peers
 	@PYTHONPATH=benchmarks build/peers/bin/python -m peers $(ARGS)
 
 lock: build/uv/bin/uv ## write the lock files again, keeping versions that still fit; FLAGS=--upgrade takes the newest
-	@$(LOCK) --extra build --output-file requirements.lock
-	@$(LOCK) --extra build --extra dev --extra fast --extra mcp --extra otel --constraint requirements.lock \
+	@$(LOCK) --extra all --extra build --extra arrow --extra crypto --extra dev --extra fast --extra heic --extra mcp --extra otel --extra s3 \
 		--output-file requirements-dev.lock
-	@$(LOCK) --extra build --extra peers --constraint requirements.lock --output-file requirements-peers.lock
+	@$(LOCK) --extra all --extra build --constraint requirements-dev.lock --output-file requirements.lock
+	@$(LOCK) --extra all --extra build --extra crypto --extra fast --extra http --extra mcp --extra otel --extra s3 \
+		--constraint requirements-dev.lock --output-file requirements-image.lock
+	@$(LOCK) --extra all --extra build --extra fast --extra peers --constraint requirements.lock --output-file requirements-peers.lock
 
 clean: ## delete what make made, but no data
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

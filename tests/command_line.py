@@ -94,6 +94,18 @@ class CommandLine:
             finally:
                 process.kill()
 
+    @contextmanager
+    def workers(self, registered: Callable[[], int]) -> Iterator[None]:
+        """A pool of two processes until the block ends; `registered` counts those that have begun."""
+        log = self.cwd / "worker.log"
+        with log.open("w") as output, self.started("worker", "--processes", "2", stderr=output) as pool:
+            try:
+                until(lambda: registered() >= 2, "the workers", log.read_text)
+                yield
+            finally:
+                pool.terminate()
+                assert pool.wait(DEADLINE) == 0, log.read_text()
+
     def in_this_process(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
         """The like of `run` without a process, which would cost half a second."""
 

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import runpy
-import select
 import signal
 import socket
 import struct
@@ -24,6 +23,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from packmule.coordination.readable import readable
 
 PRELOADED = (
     *("cli", "jobs.email", "jobs.files", "jobs.image", "observe.tracing", "scheduler.scheduler"),
@@ -70,7 +71,7 @@ class Forked(subprocess.Popen[Any]):
         return number
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
-        if flags & os.WNOHANG and not select.select([self._life], [], [], 0)[0]:
+        if flags & os.WNOHANG and not readable([self._life], 0):
             return 0, 0
         status = self._number()
         self._life.close()
@@ -108,7 +109,7 @@ def _serve(control: socket.socket) -> list[str]:
     signal.set_wakeup_fd(on_end)
     lives: dict[int, socket.socket] = {}
     while True:
-        if ended in select.select([control, ended], [], [])[0]:
+        if ended in readable([control, ended], None):
             os.read(ended, 2**10)
             for pid, status in _reaped():
                 with lives.pop(pid) as life:

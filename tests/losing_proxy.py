@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from packmule.coordination.readable import readable
 
 
 class LosingProxy:
@@ -32,7 +33,7 @@ class LosingProxy:
 
     def _accept(self) -> None:
         while not self._closing.is_set():
-            if select.select([self._listener], [], [], 0.02)[0]:
+            if readable([self._listener], 0.02):
                 passing = threading.Thread(target=self._pass, args=(self._listener.accept()[0],))
                 self._threads.append(passing)
                 passing.start()
@@ -45,7 +46,7 @@ class LosingProxy:
                 if self.is_cut:
                     self._closing.wait(0.02)
                     continue
-                for ready in select.select([client, server], [], [], 0.02)[0]:
+                for ready in readable([client, server], 0.02):
                     data = ready.recv(2**20)
                     if not data:
                         return

@@ -17,11 +17,21 @@ from packmule.terminal.audit import Audited
 from packmule.tests.command_line import CommandLine, environment_in
 
 NOTHING_CHANGES = {
-    *("list", "show", "wait", "next", "status", "check", "metrics", "top", "events", "audit"),
+    *("list", "show", "wait", "next", "status", "check", "metrics", "health", "top", "events", "audit"),
     *("logs", "output", "sessions", "bulk", "results", "export"),
-    *("demo", "drill", "look", "mcp", "up", "worker", "scheduler", "dashboard"),
-    *("preview", "lint"),
-    *("email", "image", "file", "call"),  # enqueues, which are events of the job
+    *("demo", "drill", "look", "mcp", "up", "worker", "scheduler", "dashboard", "watch"),
+    *("preview", "lint", "dkim", "jobs", "ls", "get"),
+    *(
+        "email",
+        "image",
+        "file",
+        "fetch",
+        "profile",
+        "scan",
+        "text",
+        "unpack",
+        "call",
+    ),  # enqueues, which are events of the job
 }
 
 

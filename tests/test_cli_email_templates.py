@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from packmule.jobs.email.templating.lint import lint, needed
+from packmule.jobs.email.templating.lint import lint
 from packmule.jobs.email.templating.rendering import InvalidTemplate, Renderer
 from packmule.tests.command_line import CommandLine, environment_in
 
@@ -38,6 +38,25 @@ def test_a_preview_shows_text_html_and_the_whole_mail(packmule):
     assert set(shown) == {"subject", "text", "html", "bytes"}
 
 
+def test_a_preview_takes_samples_from_the_file_beside_the_template(packmule, folder):
+    (folder / "order.json").write_text('{"order": {"id": 7}, "footer": "f", "note": "n"}')
+    assert packmule.output("email", "preview", "order") == "7 nf"
+    assert packmule.output("email", "preview", "order", "--var", "note=m") == "7 mf"
+    (folder / "order.json").write_text("[]")
+    done = packmule.run("email", "preview", "order")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "order.json is not a JSON object: Expected `object`, got `array`" in done.stderr
+
+
+def test_a_preview_shows_styles_inlined_or_says_why_not(packmule, folder):
+    (folder / "styled.html").write_text("<style>p { color: red }</style><p>x</p>")
+    (folder / "odd.html").write_text("<style>p { color: red }</style><p>x</p><svg>")
+    assert '<p style="color: red;">' in packmule.output("email", "preview", "styled", "--html")
+    done = packmule.run("email", "preview", "odd")
+    assert (done.returncode, done.stdout) == (0, "x\n")
+    assert done.stderr == "packmule: the styles are not inlined: it has <svg>\n"
+
+
 def test_a_preview_takes_variables_from_a_file(packmule, folder, tmp_path):
     (tmp_path / "vars.json").write_text('{"order": {"id": 7}, "footer": "f", "note": "<b>n</b>"}')
     said = packmule.output("email", "preview", "order", "--vars", str(tmp_path / "vars.json"), "--html")
@@ -50,6 +69,8 @@ def test_a_preview_takes_variables_from_a_file(packmule, folder, tmp_path):
     [
         (["welcome"], "template welcome.txt, line 1: 'name' is not given; pass it in variables"),
         (["nosuch"], "there is no nosuch.html or nosuch.txt in"),
+        (["welcom"], "did you mean welcome?"),
+        (["ordre"], "did you mean order?"),
         (["../x"], "give the name of a file in the templates folder"),
         (["welcome", "--vars", "/nowhere"], "--vars /nowhere: No such file or directory"),
         (["welcome", "--var", "name"], "'name' is not NAME=VALUE"),
@@ -93,7 +114,7 @@ def test_lint_of_a_template_that_can_not_be_sent_fails(packmule, folder, source,
     assert done.returncode == 1
     assert said in done.stdout
     with pytest.raises(InvalidTemplate):
-        needed(Renderer(str(folder)), "order")
+        Renderer(str(folder)).content("order", {"a": 1, "x": 2, "y": 3})
 
 
 def test_templates_that_include_each_other_are_looked_at_once(folder):

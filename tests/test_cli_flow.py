@@ -40,7 +40,9 @@ def test_a_flow_is_drawn_node_by_node_and_retried(
         flow.add(flow_jobs.shown.call(), after=failed, on_failure="run")
         flow.add(flow_jobs.shown.call(), after=failed, on_failure="go on")
     work(client)
-    assert packmule.output("flow", "show", flow.id, "--follow").splitlines()[0] == f"import {flow.id}"
+    followed = packmule.run("flow", "show", flow.id, "--follow").stdout
+    assert followed.splitlines()[0] == f"import {flow.id}"
+    assert followed.endswith("\n")
     assert packmule.output("flow", "show", flow.id).splitlines()[2:] == [
         "✓ 0 flow_jobs.add",
         "↓ ✗ 2 flow_jobs.fail  ValueError: as it should",
@@ -108,7 +110,7 @@ def test_what_is_no_flow_gets_one_line(packmule: CommandLine, client: Redis) -> 
     batch = Batch.create()
     assert "is not a flow: see packmule batch show" in complaint(packmule.run("flow", "show", batch.id), 2)
     for command in ("show", "retry"):
-        assert "no batch has the id nobody" in complaint(packmule.run("flow", command, "nobody"), 2)
+        assert "no flow has the id nobody" in complaint(packmule.run("flow", command, "nobody"), 2)
     assert packmule.output("flow", "list") == "no flows"
 
 

@@ -137,7 +137,7 @@ def test_a_limited_group_is_told_its_time_and_its_limits_in_words(
     assert len(claim(client)) == 1
     shown = output(here("limits"))
     assert (
-        "turns: shop.crawl:1, 2 at a time: shop.crawl:a.example, one in 600 s: shop.crawl:a.example" in shown
+        "turns: shop.crawl:1, 2 at a time: shop.crawl:a.example, one in 10 min: shop.crawl:a.example" in shown
     )
     (group,) = json.loads(output(here("limits", "--json")))["groups"]
     assert (group["waits_for"], group["waiting"]) == ("time", 2)

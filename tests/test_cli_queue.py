@@ -137,7 +137,7 @@ def test_a_list_of_jobs_says_since_when_one_runs(packmule: CommandLine, client: 
     record = {"data": "[]", "origin": "low", "status": "started"}
     client.hset("rq:job:a", mapping=record | {"created_at": made, "ended_at": ended, "started_at": began})
     client.zadd("rq:wip:low", {"a:1": time.time() + 60})
-    assert " 11 h ago " in packmule.output("job", "list", "--status", "started")
+    assert " 11.1 h " in packmule.output("job", "list", "--status", "started")
 
 
 def test_a_worker_is_made_quiet_resumed_and_told_to_end(packmule: CommandLine, client: Redis) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from redis import Redis
 
-from packmule.config import VARIABLES, mask
+from packmule.config import VARIABLES
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, registry
+from packmule.plain_text import mask
 from packmule.tests.command_line import DEADLINE, CommandLine, Done, Run, complaint, environment_in
 from packmule.tests.network import network
 
@@ -107,9 +110,29 @@ def test_jobs_that_were_stopped_are_listed_alone_though_they_count_as_failed(
 
 def test_the_list_of_jobs_is_a_table_whose_lines_hold_a_job_each(here: Run, jobs: dict[str, str]) -> None:
     header, *lines = output(here("job", "list")).splitlines()
-    assert header.split() == ["job", "status", "queue", "since", "calls"]
+    assert header.split() == ["job", "status", "queue", "when", "took", "calls"]
     assert {line.split()[1]: line.split()[0] for line in lines} == jobs
     assert output(here("job", "list", "--queue", "low")) == "no jobs\n"
+
+
+def test_a_scheduled_job_is_listed_and_shown_with_the_time_at_which_it_runs(
+    here: Run, jobs: dict[str, str]
+) -> None:
+    (listed,) = json.loads(output(here("job", "list", "--status", "scheduled", "--json")))
+    due = datetime.fromisoformat(listed["due_at"]).timestamp()
+    assert due - time.time() == pytest.approx(3600, abs=300)
+    shown = json.loads(output(here("job", "show", jobs["scheduled"][:10], "--json")))
+    assert shown["due_at"] == listed["due_at"]
+    assert f"{listed['due_at'][:19]}Z" in output(here("job", "list", "--status", "scheduled"))
+    (queued,) = json.loads(output(here("job", "list", "--status", "queued", "--json")))
+    assert queued["due_at"] is None
+
+
+def test_the_beginning_of_an_id_is_enough_and_that_of_several_names_them(
+    here: Run, jobs: dict[str, str]
+) -> None:
+    assert jobs["failed"] in output(here("job", "show", f"{jobs['failed'][:8]}…"))
+    assert "no job has the id abc" in complaint(here("job", "show", "abc"), 2)
 
 
 def test_jobs_are_listed_by_name_error_time_argument_and_id(here: Run, jobs: dict[str, str]) -> None:
@@ -164,7 +187,7 @@ def test_waiting_tells_how_a_job_ended(here: Run, packmule: CommandLine, jobs: d
 def test_waiting_gives_up_when_the_time_is_over(here: Run, jobs: dict[str, str]) -> None:
     said = complaint(here("job", "wait", jobs["queued"], "--timeout", "0.2s"), 1)
     assert jobs["queued"] in said
-    assert "0.2 s" in said
+    assert "200 ms" in said
 
 
 def test_whoever_waits_without_workers_is_told_how_to_start_one(here: Run, jobs: dict[str, str]) -> None:
@@ -207,6 +230,7 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "modules",
         "schedules",
         "webhooks",
+        "presets",
         "redis",
         "durability",
         "memory",
@@ -214,6 +238,8 @@ def test_check_finds_all_well(packmule: CommandLine) -> None:
         "clock",
         "locks",
         "storage",
+        "hosts",
+        "isolation",
         "mail",
     }
     assert all(finding["ok"] for finding in report["findings"].values())
@@ -276,6 +302,8 @@ def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> N
         PACKMULE_MAIL_URL="smtp://127.0.0.1:1",
         PACKMULE_MODULES="gone.jobs",
         PACKMULE_WEBHOOKS="gone.toml",
+        PACKMULE_PRESETS="presets.toml",
+        PACKMULE_PIPELINES="pipelines.toml",
     )
     findings = json.loads(done.stdout)["findings"]
     assert done.returncode == 1
@@ -284,12 +312,15 @@ def test_check_finds_each_fault(here: Run, monkeypatch: pytest.MonkeyPatch) -> N
         "mail",
         "variables",
         "webhooks",
+        "presets",
+        "pipelines",
     }
     assert findings["variables"]["text"] == (
         "FAULT: PACKMULE_MODULS is no setting: did you mean PACKMULE_MODULES?"
     )
     assert "gone.jobs" in findings["modules"]["text"]
     assert "gone.toml" in findings["webhooks"]["text"]
+    assert findings["presets"]["text"] == "FAULT: presets.toml: no such file or directory"
 
 
 def test_check_tells_which_locks_there_are(here: Run, server: EmbeddedServer) -> None:
@@ -384,7 +415,7 @@ def test_each_shell_gets_its_completion_script(packmule: CommandLine, shell: str
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("packmule enqueue ", {"call", "email", "file", "image"}),
+        ("packmule enqueue e", {"email"}),
         ("packmule worker -q ", {"urgent", "high"}),
         ("packmule job list --queue u", {"urgent"}),
         ("packmule enqueue call shop.", {"shop.add", "shop.boom"}),
@@ -409,3 +440,18 @@ def test_completion_stays_silent_where_settings_or_modules_are_broken(packmule: 
     ):
         done = packmule.run(COMP_WORDS=words, **typed, **broken)
         assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_status_warns_of_workers_of_a_queue_that_know_different_jobs(packmule, client):
+    def register(name: str, jobs: str, queues: str = "high,default") -> None:
+        client.hset(f"rq:worker:{name}", mapping={"state": "idle", "queues": queues, "jobs": jobs})
+        client.sadd("rq:workers", f"rq:worker:{name}")
+
+    register("a", "1f")
+    register("b", "1f")
+    register("c", "2e", queues="low")
+    assert "different jobs" not in packmule.output("status")
+    register("d", "2e", queues="default")
+    said = " ".join(packmule.output("status").split())
+    assert "a and d know different jobs of the queue default" in said
+    assert "give each a number of its own" in said

@@ -148,11 +148,11 @@ def test_who_adds_or_changes_one_that_is_paused_is_told_so(here: Run) -> None:
         ("schedule", "add", "a", "shop.add", "a=1", "--every"),
         "paused until packmule schedule resume a\n",
     )
-    assert output(here(*add, "1h", "--paused")) == f"a added: every 3600 s, {rests}"
+    assert output(here(*add, "1h", "--paused")) == f"a added: every 1 h, {rests}"
     assert ", next " in output(here(*add, "2h", "--replace"))
     output(here("schedule", "pause", "a"))
-    assert output(here(*add, "1m", "--replace")) == f"a changed: every 60 s, {rests}"
-    assert output(here(*add, "1m", "--replace")) == f"a unchanged: every 60 s, {rests}"
+    assert output(here(*add, "1m", "--replace")) == f"a changed: every 1 min, {rests}"
+    assert output(here(*add, "1m", "--replace")) == f"a unchanged: every 1 min, {rests}"
 
 
 def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(here: Run) -> None:

@@ -108,7 +108,7 @@ def test_what_nobody_registered_goes_back_and_fails_in_the_end_with_its_reason(q
     work()
     for job in jobs:
         assert job.get_status() == "failed"
-        assert "is not a registered job: decorate it with @job" in job.latest_result().exc_string
+        assert "is not a registered job: " in job.latest_result().exc_string
 
 
 def test_a_pickle_fails_with_its_reason(work, client):

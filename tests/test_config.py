@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from packmule.config import VARIABLES, Settings, SettingsError, child_environment, mask, origins
+from packmule.config import VARIABLES, Settings, SettingsError, child_environment
+from packmule.plain_text import mask
 
 GOOD = {
     "redis_url": ("redis://cache:6380/2", "redis://cache:6380/2"),
@@ -16,24 +17,42 @@ GOOD = {
     "allow_eviction": ("Yes", True),
     "queues": ("mail, image ,mail,", ("mail", "image")),
     "modules": ("shop.jobs,shop.more", ("shop.jobs", "shop.more")),
+    "hooks": ("shop.hooks", ("shop.hooks",)),
     "allow": ("shop.old.report", ("shop.old.report",)),
     "schedules": ("etc/schedules.toml", Path("etc/schedules.toml")),
     "processes": ("8", 8),
+    "isolated": ("3", 3),
+    "image_memory": ("4G", 4 * 2**30),
     "grace": ("1m7.5s", 67.5),
     "environment": ("production", "production"),
     "storage": ("s3://bucket/files", "s3://bucket/files"),
+    "fetch_from": ("*.example.org, https://a.org/b/", ("*.example.org", "https://a.org/b/")),
+    "clamd": ("tcp://clamav:3310", "tcp://clamav:3310"),
     "templates": ("mails", "mails"),
+    "presets": ("presets.toml", Path("presets.toml")),
+    "images_keep": ("14d", 14 * 86_400),
+    "images_bytes": ("2G", 2 * 1024**3),
+    "files_keep": ("30d", 30 * 86_400),
+    "files_bytes": ("50G", 50 * 1024**3),
+    "pipelines": ("pipelines.toml", Path("pipelines.toml")),
     "mail_urls": ("smtp://mail:587  resend://key", ("smtp://mail:587", "resend://key")),
     "mail_to": ("staging@example.org", "staging@example.org"),
     "mail_pace": ("gmail.com=20/s, *=100/s", "gmail.com=20/s, *=100/s"),
     "mail_from": ("shop@example.com", "shop@example.com"),
     "mail_keep": ("90d", 90 * 86_400),
+    "mail_return_path": ("bounces+{to}@example.org", "bounces+{to}@example.org"),
+    "bounces": ("/var/mail/bounces, imaps://b@mx/INBOX", ("/var/mail/bounces", "imaps://b@mx/INBOX")),
+    "dkim": (
+        "a._domainkey.x.org=a.pem, b._domainkey.x.org=b.pem",
+        ("a._domainkey.x.org=a.pem", "b._domainkey.x.org=b.pem"),
+    ),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("65535", 65535),
     "hosts": ("Jobs.Example.com, 10.0.0.5,[::1]", ("jobs.example.com", "10.0.0.5", "::1")),
     "trusted_proxy": ("10.0.0.5, 172.16.0.0/12, unix", ("10.0.0.5/32", "172.16.0.0/12", "unix")),
     "prefix": ("/tools/packmule/", "/tools/packmule"),
     "user_header": ("X-Forwarded-User", "X-Forwarded-User"),
+    "health": ("127.0.0.1:9465", "127.0.0.1:9465"),
     "api_rate": ("100/s burst 500", "100/s burst 500"),
     "api_origins": (
         "https://Shop.example.com, http://[::1]:3000",
@@ -55,19 +74,31 @@ GOOD = {
     "max_file_bytes": ("1000", 1000),
     "max_attachment_bytes": ("1000", 1000),
     "max_pixels": ("1000", 1000),
+    "max_unpacked_bytes": ("4G", 4 << 30),
+    "max_members": ("500", 500),
 }
-COUNTS = [name for name in GOOD if name in ("processes", "index_jobs") or name.startswith("max_")]
+COUNTS = [name for name in GOOD if name in ("processes", "isolated", "index_jobs") or name.startswith("max_")]
 BAD = [
     *[(name, text) for name in COUNTS for text in ("0", "-1", "1.5", "many", "١", "9" * 5000)],
     *[("port", text) for text in ("0", "65536", "http", "-1", "80 81")],
     *[("grace", text) for text in ("-1", "nan", "inf", "soon")],
-    *[("mail_keep", text) for text in ("12h", "3651d", "soon")],
+    *[
+        (name, text)
+        for name in ("mail_keep", "images_keep", "files_keep")
+        for text in ("12h", "3651d", "soon")
+    ],
     ("allow_eviction", "maybe"),
     ("environment", "staging"),
+    *[
+        ("clamd", text)
+        for text in ("clamav:3310", "tcp://", "tcp://a:99999", "unix://", "tcp://a/b", "tcp://a b")
+    ],
+    *[("fetch_from", text) for text in ("https://", "ftp://a/b", "a b", "*", "a/b")],
     ("log_format", "xml"),
     ("log_level", "loud"),
     ("job_log_level", "loud"),
     ("tracing", "zipkin"),
+    *[("health", text) for text in ("9465", ":9465", "host:", "host:x", "host:65536", "host:²")],
     *[("memory_high_water", text) for text in ("0", "much", "101%", "0%", "-1G")],
     ("queues", ","),
     ("mail_urls", "mail.example.org"),
@@ -208,12 +239,6 @@ def test_no_password_shows_in_masked_settings():
     assert "s3cret" not in str(shown)
     assert shown["redis_url"] == "redis://:***@h/0"
     assert (shown["queues"], shown["templates"], shown["port"]) == ("high, default, low", "-", "9181")
-
-
-def test_the_origin_of_each_setting_is_the_variable_that_gives_it():
-    found = origins({"REDIS_URL": "redis://a", "PORT": "1", "PACKMULE_PORT": "2", "PACKMULE_GRACE": " "})
-    assert (found["redis_url"], found["port"], found["grace"]) == ("REDIS_URL", "PACKMULE_PORT", "default")
-    assert found.keys() == VARIABLES.keys()
 
 
 def test_a_childs_environment_is_ours_with_changes(monkeypatch):

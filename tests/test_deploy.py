@@ -19,24 +19,34 @@ from packaging.utils import canonicalize_name
 
 from packmule import config
 from packmule.coordination.redis import compact
+from packmule.tests.docs.pages import blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-image.lock")
 DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
 OURS = ("worker", "scheduler", "dashboard")
+PASSWORD = "chosen"
 LOCK_NODES = ("lock1", "lock2", "lock3")
 
 
-def compose(*flags: str) -> dict[str, Any]:
-    """The compose file as Docker's own parser resolves it on a machine where no variable is set."""
-    environ = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+def compose(*flags: str, override: Path | None = None, **changes: str) -> dict[str, Any]:
+    """The compose file as Docker's own parser resolves it where nothing but the password is set."""
+    environ = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "VALKEY_PASSWORD": PASSWORD}
+    environ |= changes
     command = [str(Path(sys.executable).with_name("docker-compose")), "--env-file", os.devnull, *flags]
-    command += ["--file", str(ROOT / "docker-compose.yml"), "config", "--format", "json"]
+    for file in filter(None, [ROOT / "docker-compose.yml", override]):
+        command += ["--file", str(file)]
+    command += ["config", "--format", "json"]
     done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
+    found: dict[str, Any] = json.loads(done.stdout)
+    for service in found["services"].values():  # what is None is not set
+        given = service.get("environment", {}).items()
+        service["environment"] = {name: value for name, value in given if value is not None}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +80,17 @@ def test_the_plain_stack_is_a_server_workers_a_scheduler_and_a_dashboard() -> No
     assert set(compose()["services"]) == {"valkey", *OURS}
 
 
-def test_profiles_add_a_mail_catcher_and_three_lock_nodes(services: dict[str, Any]) -> None:
+def test_profiles_add_a_mail_catcher_webhooks_metrics_and_three_lock_nodes(services: dict[str, Any]) -> None:
     assert set(compose("--profile", "dev")["services"]) == {"valkey", *OURS, "mail"}
+    assert set(compose("--profile", "webhooks")["services"]) == {"valkey", *OURS, "webhooks"}
+    assert set(compose("--profile", "metrics")["services"]) == {"valkey", *OURS, "metrics"}
     assert set(compose("--profile", "locks")["services"]) == {"valkey", *OURS, *LOCK_NODES}
 
 
 def test_procfile_and_compose_start_the_same_commands(services: dict[str, Any]) -> None:
     (entrypoint,) = instructions("ENTRYPOINT")
     started = {name: json.loads(entrypoint) + services[name]["command"] for name in OURS}
+    started["web"] = started.pop("dashboard")  # platforms send requests to the process of this name
     assert started == procfile()
 
 
@@ -93,6 +106,10 @@ def test_every_command_that_is_deployed_exists(services: dict[str, Any]) -> None
 
 def test_every_packmule_variable_that_is_set_is_a_setting(services: dict[str, Any]) -> None:
     known = {variable for variable, _ in config.VARIABLES.values()}
+    passed = set(re.findall(r"^  (PACKMULE_\w+):", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE))
+    assert known - passed == {
+        f"PACKMULE_{name}" for name in ("DATA_DIR", "HEALTH", "HOST", "PORT", "WEBHOOKS")
+    }
     in_compose = {name for service in services.values() for name in service.get("environment", {})}
     mentioned = set(re.findall(r"PACKMULE_\w+", (ROOT / "docker-compose.yml").read_text() + DOCKERFILE))
     assert {name for name in in_compose if name.startswith("PACKMULE_")} <= mentioned <= known
@@ -101,9 +118,35 @@ def test_every_packmule_variable_that_is_set_is_a_setting(services: dict[str, An
 def test_the_settings_of_every_service_can_be_read(services: dict[str, Any]) -> None:
     for name in OURS:
         settings = config.Settings.from_env(services[name]["environment"])
-        assert settings.redis_url == "redis://valkey:6379/0"
+        assert settings.redis_url == f"redis://:{PASSWORD}@valkey:6379/0"
         assert settings.environment == "production"
         assert settings.queues == config.Settings().queues
+
+
+def test_any_setting_and_secret_of_the_shell_or_the_env_file_reaches_the_processes(tmp_path: Path) -> None:
+    set_here = {"PACKMULE_LOG_FORMAT": "json", "PACKMULE_HOOKS": "shop.hooks"}
+    found = compose(**set_here)["services"]
+    for name in OURS:
+        assert found[name]["environment"].items() >= set_here.items()
+        assert "PACKMULE_LOG_LEVEL" not in found[name]["environment"]
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert "env_file: [{path: .env, required: false}]" in text
+
+
+def test_an_image_with_jobs_of_ones_own_replaces_ours(tmp_path: Path) -> None:
+    """The file is that of docs/operations.md."""
+    (text,) = blocks("operations", "yaml")
+    (tmp_path / "override.yml").write_text(text)
+    found = compose(override=tmp_path / "override.yml", PACKMULE_MODULES="shop_jobs")["services"]
+    for name in OURS:
+        assert (found[name]["image"], found[name]["build"]["context"]) == ("shop", str(ROOT / "shop"))
+        assert found[name]["environment"]["PACKMULE_MODULES"] == "shop_jobs"
+        assert found[name]["depends_on"]["valkey"]["condition"] == "service_healthy"
+
+
+def test_compose_asks_for_a_password() -> None:
+    with pytest.raises(AssertionError, match="choose a password for Valkey"):
+        compose(VALKEY_PASSWORD="")
 
 
 def test_workers_can_be_scaled_and_have_the_time_to_drain(services: dict[str, Any]) -> None:
@@ -128,7 +171,7 @@ def test_ours_wait_for_a_healthy_server(services: dict[str, Any]) -> None:
 
 def test_nothing_is_reachable_from_another_machine(services: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
-    assert set(published) == {"dashboard", "mail"}
+    assert set(published) == {"dashboard", "mail", "metrics"}
     assert {port["host_ip"] for ports in published.values() for port in ports} == {"127.0.0.1"}
     (port,) = published["dashboard"]
     assert str(port["target"]) == services["dashboard"]["environment"]["PACKMULE_PORT"]
@@ -138,6 +181,7 @@ def test_nothing_is_reachable_from_another_machine(services: dict[str, Any]) -> 
 def test_servers_keep_what_they_acknowledged(services: dict[str, Any], name: str) -> None:
     command = services[name]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--requirepass"] == PASSWORD == services[name]["environment"]["VALKEYCLI_AUTH"]
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
     assert (options.get("--appendfsync") == "always") is (name in LOCK_NODES)
@@ -161,7 +205,7 @@ def test_the_image_is_built_from_every_package_and_module_of_the_project() -> No
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     kept = {line.removeprefix("!") for line in lines if line.startswith("!")}
     folders = {package.split(".")[1] for package in PACKAGES if "." in package}
-    files = {"*.py", "py.typed", "pyproject.toml", "requirements.lock", "README.md", "LICENSE"}
+    files = {"*.py", "py.typed", "pyproject.toml", "requirements-image.lock", "README.md", "LICENSE"}
     assert "*" in lines
     assert kept == folders | files
 
@@ -185,11 +229,13 @@ def test_a_lock_names_versions_and_hashes_and_no_place(name: str) -> None:
 
 
 def test_the_locks_satisfy_pyproject() -> None:
-    extras = PROJECT["project"]["optional-dependencies"]
     needs = {
-        "requirements.lock": [*PROJECT["project"]["dependencies"], *extras["build"]],
-        "requirements-dev.lock": [need for name in ("build", "dev", "fast") for need in extras[name]],
-        "requirements-peers.lock": extras["peers"],
+        "requirements.lock": [*PROJECT["project"]["dependencies"], *EXTRAS["build"]],
+        "requirements-dev.lock": [need for name in ("build", "dev", "fast") for need in EXTRAS[name]],
+        "requirements-peers.lock": EXTRAS["peers"],
+        "requirements-image.lock": [
+            need for name in ("build", "crypto", "fast", "http", "mcp", "otel", "s3") for need in EXTRAS[name]
+        ],
     }
     for name, requirements in needs.items():
         packages = locked(name)
@@ -200,8 +246,30 @@ def test_the_locks_satisfy_pyproject() -> None:
             )
 
 
-def test_the_development_lock_holds_the_runtime_lock() -> None:
-    assert locked("requirements.lock").items() <= locked("requirements-dev.lock").items()
+def test_the_development_lock_holds_that_of_the_image_which_holds_the_runtime_lock() -> None:
+    dev = locked("requirements-dev.lock").items()
+    assert locked("requirements.lock").items() <= locked("requirements-image.lock").items() <= dev
+
+
+def test_the_image_has_what_the_shipped_manifests_name() -> None:
+    settings = (ROOT / "deploy" / "kubernetes" / "settings.env").read_text()
+    (scheme,) = re.findall(r"^PACKMULE_STORAGE=(\w+)://", settings, re.MULTILINE)
+    image = locked("requirements-image.lock")
+    assert {canonicalize_name(Requirement(need).name) for need in EXTRAS[scheme]} <= set(image)
+    (install,) = [line for line in instructions("RUN") if "--require-hashes" in line]
+    assert "/requirements-image.lock" in install
+
+
+def test_make_installs_with_the_python_behind_an_active_environment() -> None:
+    command = ["make", "--dry-run", "--what-if", "pyproject.toml", ".venv/.dev"]
+    active = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    active.pop("PYTHON", None)
+    done = subprocess.run(
+        command, cwd=ROOT, env=active, capture_output=True, text=True, timeout=30, check=True
+    )
+    (python,) = set(re.findall(r"^(\S+) -m pip ", done.stdout, re.MULTILINE))
+    assert Path(python).is_absolute()
+    assert not Path(python).is_relative_to(ROOT / ".venv"), "it has no pip"
 
 
 def test_make_alone_lists_what_can_be_made() -> None:

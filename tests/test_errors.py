@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import packmule
 from packmule import cli, errors
 
@@ -98,3 +100,30 @@ def test_an_error_ends_a_command_with_its_exit_code_and_a_bug_shows_its_tracebac
     ]
     assert [cli._exit_code(error) for error in (NoConnection("x"), TimeoutError("x"))] == [3, 1]
     assert cli._exit_code(ValueError("a bug")) is None
+
+
+NAMES = ("status", "jobs", "job", "limits", "locks", "schedule", "shop.report", "shop.add", "tally", "queue")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("reprot", "shop.report"),
+        ("report", "shop.report"),
+        ("desk.report", "shop.report"),
+        ("Status", "status"),
+        ("stat", "status"),
+        ("jbo", "job"),
+        ("qeueu", "queue"),
+        ("sched", "schedule"),
+        ("ad", "shop.add"),
+        ("locsk", "locks"),
+    ],
+)
+def test_a_name_that_is_nearly_right_gets_the_one_that_is_meant(name: str, meant: str) -> None:
+    assert errors.meant(name, NAMES) == meant
+
+
+@pytest.mark.parametrize("name", ["at_all", "list", "x", "", "invoice", "worker", "q" * 5000, "shop."])
+def test_a_name_that_is_like_none_gets_none(name: str) -> None:
+    assert errors.meant(name, NAMES) is None

@@ -106,7 +106,7 @@ async def mail(to: str) -> None: ...
 
 async def right(client: Client) -> list[JobHandle]:
     text: str = report("2026-11", copies=2)
-    handle: JobHandle = report.options(delay=60, unique="{month}").enqueue("2026-11", copies=2)
+    handle: JobHandle = report.options(delay="1m", timeout=60, unique="{month}").enqueue("2026-11", copies=2)
     await mail("ada@example.com")
     return [
         handle,
@@ -121,7 +121,7 @@ report(11)  # a wrong argument of a call
 report.enqueue(11)  # a wrong argument of an enqueue
 report.enqueue("2026-11", copy=2)  # a misspelt argument
 report.options(quue="low")  # a misspelt option
-report.options(timeout="ten minutes")  # an option of a wrong type
+report.options(timeout=[600])  # an option of a wrong type
 report.options(retries=1).enqueue()  # a missing argument
 Client().enqueue(report, month=11)  # a wrong argument by a client
 job(isolated=True)  # a misspelt trait

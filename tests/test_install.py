@@ -6,15 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from packmule.testing import private_server
+from packmule.tests import wheels
 
 pytestmark = pytest.mark.xdist_group("install")
 
@@ -61,22 +59,12 @@ for id in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, for a build writes into it."""
-    copy = tmp_path_factory.mktemp("source") / "packmule-source"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
-    for name in tracked.stdout.decode().split("\0"):
-        if name and not name.startswith(("tests/", "docs/", "benchmarks/")) and (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
-    return copy
+    return wheels.source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
 def wheel(source: Path) -> Path:
-    program = "import setuptools.build_meta as b; b.build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", program], cwd=source, capture_output=True, check=True, timeout=100)
-    (built,) = (source / "dist").glob("*.whl")
-    return built
+    return wheels.built(source)
 
 
 def project(folder: Path) -> Path:
@@ -86,21 +74,6 @@ def project(folder: Path) -> Path:
         (folder / name / "__init__.py").write_text('SENDER = "Ada"\n' if name == "config" else "")
     (folder / "jobs" / "mail.py").write_text(MAIL)
     return folder
-
-
-def environment(folder: Path, what: Sequence[str], using: Path) -> Path:
-    """A virtual environment with Packmule, and with what this one has installed besides; its `bin`."""
-    venv.create(folder, with_pip=False)
-    bin = folder / "bin"
-    purelib = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-    # What is in this folder can be imported, but its own .pth files, such as this checkout's, are not read.
-    (Path(purelib) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [getattr(sys, "_base_executable", sys.executable), "-m", "pip", "--python", str(bin / "python")]
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [*pip, "install", *options, "--ignore-installed", *what]
-    done = subprocess.run(command, cwd=using, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return bin
 
 
 def test_the_wheel_has_one_top_level_name_and_all_that_belongs_to_it(wheel):
@@ -122,7 +95,7 @@ def test_the_wheel_has_one_top_level_name_and_all_that_belongs_to_it(wheel):
 def test_a_project_with_packages_called_like_ours_enqueues_and_performs(kind, request, tmp_path):
     source = request.getfixturevalue("source")
     what = ["--editable", "."] if kind == "editable" else [str(request.getfixturevalue("wheel"))]
-    bin = environment(tmp_path / "venv", what, source)
+    bin = wheels.environment(tmp_path / "venv", what, source)
     here = project(tmp_path / "project")
     with private_server() as server:
         variables = {
@@ -147,3 +120,24 @@ def test_a_project_with_packages_called_like_ours_enqueues_and_performs(kind, re
         run(str(bin / "packmule"), "worker", "--burst", "-q", "low")
         results = run(python, "-c", READ, *ids).splitlines()
     assert results == ["Ada greets Grace, greeting", "Ada greets Alan, greeting"]
+
+
+def test_uvx_runs_the_slim_wheel_which_names_in_a_line_what_the_demo_lacks(wheel, tmp_path):
+    uv = shutil.which("uv", path=f"{ROOT / 'build' / 'uv' / 'bin'}:{os.environ['PATH']}")
+    if uv is None:
+        pytest.skip("uv is not installed: make build/uv/bin/uv")
+    done = subprocess.run(
+        [uv, "tool", "run", "--python", sys.executable, "--from", str(wheel), "packmule", "demo"],
+        cwd=tmp_path,
+        env={**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache"), "UV_NO_CONFIG": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "packmule: the demo needs all extras: pip install 'packmule[all]', "
+        "or uvx --from 'packmule[all]' packmule demo"
+    )
+    assert done.returncode == 2
+    assert not (tmp_path / ".packmule").exists()

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"__main__"},
+    {"__main__", "contrib"},
     {"cli"},
     {"terminal"},
     {"drill", "testing"},
@@ -21,7 +21,8 @@ FLOORS = [
     {"coordination"},
     {"config"},
     {"setting_values"},
-    {"errors", "plain_text", "units"},
+    {"hooks"},
+    {"errors", "extras", "plain_text", "project", "units"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 

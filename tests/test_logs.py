@@ -16,7 +16,8 @@ from redis import Redis
 from packmule.coordination.redis.backoff import Outage
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import context, keys, reader
-from packmule.terminal.logs import AsJson, AsText
+from packmule.terminal.banner import _wrapped
+from packmule.terminal.logs import INDENT, AsJson, AsText
 from packmule.tests.command_line import CommandLine, environment_in, until
 from packmule.worker.process.job_log import FinishedRecord
 
@@ -91,13 +92,14 @@ def logged(packmule: CommandLine, *words: str, **changes: str) -> list[tuple[str
 
 def test_a_worker_begins_with_what_it_works_with(packmule: CommandLine, server: EmbeddedServer) -> None:
     url = f"unix://:s3cret@{server.socket_path}"
-    lines = logged(packmule, *BURST, "-q", "low:1", "-q", "high:5", PACKMULE_REDIS_URL=url)
+    lines = logged(packmule, *BURST, "-q", "low:1", "-q", "high:5", PACKMULE_REDIS_URL=url, COLUMNS="120")
     banner = dict(re.findall(r"^    (\w+) +(.*)$", "\n".join(text for _, text in lines), re.MULTILINE))
     assert lines[0][1].startswith("packmule ")
     assert banner["server"].startswith(f"unix://:***@{server.socket_path}, valkey ")
     assert banner["queues"] == "low (1), high (5), by their weights"
     assert banner["modules"] == "shop"
-    assert "packmule.jobs.email.email" in banner["jobs"]
+    assert banner["jobs"].startswith("shop.add, ")
+    assert any(text.rstrip().endswith(" ready-made ones") for _, text in lines for text in text.splitlines())
     assert banner["processes"] == "1"
     assert banner["executors"].startswith("1 function at a time, 100 async ones")
     assert banner["storage"].endswith("/files")
@@ -297,3 +299,10 @@ def test_hostile_ids_and_names_are_plain_among_finished_jobs() -> None:
     lines = AsText("").format(FinishedRecord([sound, row])).split("\n")
     assert len(lines) == 2
     assert lines[1] == "INFO    id\\nforged\\x1b[2J finished   100 ms  na\\u202eme"
+
+
+def test_a_banner_fits_the_columns_that_its_surroundings_have(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = _wrapped("jobs", ", ".join(f"shop.report_{number}" for number in range(20))).splitlines()
+    assert len(lines) > 1
+    assert all(len(INDENT + line) <= 60 for line in lines)

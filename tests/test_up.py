@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,9 +23,10 @@ from redis import Redis
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
-from packmule.terminal.up import PROCFILE
+from packmule.terminal.up import PROCFILE, direct
 from packmule.tests.command_line import DEADLINE, ROOT, CommandLine, environment_in, free_port, until
 from packmule.tests.dashboard.links import used
+from packmule.tests.docs.pages import blocks
 
 PYTHON = shlex.quote(sys.executable)
 
@@ -36,6 +40,14 @@ def nap(seconds: float) -> str:
     for done in range(10):
         current.progress(done, 10)
         time.sleep(seconds / 10)
+    return "slept"
+
+
+@job
+def late(after: str) -> str:
+    while not Path(after).exists():
+        time.sleep(0.02)
+    time.sleep(6)
     return "slept"
 
 
@@ -104,8 +116,10 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     log = (tmp_path / "up.log").read_text
     up = start()
     packmule = CommandLine(tmp_path, environment)
-    long, waiting = (packmule.output("enqueue", "call", "shop.nap", "seconds=6") for _ in range(2))
+    told = tmp_path / "told"
+    long, waiting = (packmule.output("enqueue", "call", "shop.late", f"after={told}") for _ in range(2))
     until(lambda: reader.read(client, long).status == "started", "the job to start", log)
+    told.touch()
     up.send_signal(signal.SIGINT)
     assert up.wait(DEADLINE) == 0, log()
     record = reader.read(client, long)
@@ -114,7 +128,7 @@ def test_ctrl_c_drains_a_job_of_six_seconds(
     assert client.scard(keys.WORKERS) == 0
     assert "SIGKILL" not in log()
     assert "clock started" in log()
-    assert "dashboard started" not in log()
+    assert "web started" not in log()
 
 
 def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
@@ -136,12 +150,72 @@ def test_without_a_procfile_worker_scheduler_and_dashboard_run_until_sigterm(
             return found
 
     until(workers, "a worker on the dashboard", log)
-    names = ("worker", "scheduler", "dashboard")
+    names = ("worker", "scheduler", "web")
     until(lambda: all(f"{name} started" in log() for name in names), "all to start", log)
     up.terminate()
     assert up.wait(DEADLINE) == 0, log()
     assert EmbeddedServer(tmp_path / "data").pid() is None, "the embedded server was left behind"
     assert "SIGKILL" not in log()
+    assert log().count("stopped (rc=0)") == len(names), log()
+
+
+@pytest.mark.parametrize(
+    ("line", "begins"),
+    [
+        ("sleep 5", "exec sleep 5"),
+        ("sleep ${TIME:-5} 'a;b'", "exec sleep ${TIME:-5} 'a;b'"),
+        ("sleep 5 && echo done", "sleep 5"),
+        ("sleep 5; echo done", "sleep 5"),
+        ("sleep 5 | cat", "sleep 5"),
+        ("(sleep 5)", "(sleep 5)"),
+        ("TIME=5 sleep 5", "TIME=5"),
+        ("cd /tmp", "cd /tmp"),
+        ("sleep 'five", "sleep 'five"),
+        ("", ""),
+    ],
+)
+def test_a_line_of_a_procfile_that_is_one_program_is_run_without_a_shell(line: str, begins: str) -> None:
+    found = direct(line, os.environ["PATH"])
+    assert found.startswith(begins)
+    assert found.startswith("exec") == begins.startswith("exec")
+
+
+@pytest.mark.parametrize("words", [("up", "--no-reload"), ("up",), ("worker", "--reload"), ("worker",)])
+def test_a_terminal_that_is_closed_ends_what_runs_in_it_and_lets_jobs_end(
+    environment: dict[str, str], tmp_path: Path, words: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(EmbeddedServer(tmp_path / "data").stop)
+    (tmp_path / "Procfile").write_text("worker: packmule worker --no-scheduler\n")
+    log, run = tmp_path / "out.log", CommandLine(tmp_path, environment)
+    screen, theirs = pty.openpty()
+    command = [sys.executable, "-m", "packmule", *words]
+    with connect(None, tmp_path / "data") as client:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *command],
+            cwd=tmp_path, env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
+        )  # fmt: skip
+        request.addfinalizer(process.terminate)
+        os.close(theirs)
+        closes = threading.Event()
+        copying = threading.Thread(target=_copy, args=(screen, log, closes))
+        copying.start()
+        until(lambda: client.scard(keys.WORKERS), "a worker", log.read_text)
+        id = run.output("enqueue", "call", "shop.nap", "seconds=3")
+        until(lambda: reader.read(client, id).status == "started", "the job to start", log.read_text)
+        closes.set()
+        copying.join()
+        os.close(screen)
+        until(lambda: not client.scard(keys.WORKERS), "the end of the worker", log.read_text)
+        assert reader.read(client, id).status == "finished"
+        process.wait(DEADLINE)
+
+
+def _copy(screen: int, log: Path, closes: threading.Event) -> None:
+    """Write what appears on a screen to a file, until it closes."""
+    with log.open("ab", buffering=0) as file:
+        while not closes.is_set():
+            if select.select([screen], [], [], 0.05)[0]:
+                file.write(os.read(screen, 4096))
 
 
 def _answers(address: str) -> bool:
@@ -229,3 +303,32 @@ def test_what_sends_webhooks_runs_too_if_there_are_some(
     until(lambda: "created the group webhook:shop" in log.read_text(), "its group", log.read_text)
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE) == 0
+
+
+def test_the_procfile_of_a_web_project_runs_without_a_platforms_port(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]], environment: dict[str, str]
+) -> None:
+    """The lines are those of docs/projects.md."""
+    (lines,) = [text for text in blocks("projects", "text") if "web:" in text]
+    (tmp_path / "Procfile").write_text(lines.replace("uvicorn", "sh serve"))
+    (tmp_path / "serve").write_text('echo "serves $*"; exec sleep 600\n')
+    del environment["PORT"]
+    process = start()
+    log = (tmp_path / "up.log").read_text
+    until(lambda: "serves main:app --port 8000" in log(), "the web server", log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE) == 0
+
+
+def test_ctrl_c_while_processes_still_start_ends_them_all(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    lines = "".join(f"sleeper{number}: exec sleep 600 # packmule\n" for number in range(20))
+    (tmp_path / "Procfile").write_text(lines)
+    log = (tmp_path / "up.log").read_text
+    process = start()
+    until(lambda: "sleeper0 started" in log(), "the first to start", log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(DEADLINE) == 0, log()
+    assert "Traceback" not in log()
+    assert log().count("stopped (rc=") == 20
