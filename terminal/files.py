@@ -109,7 +109,7 @@ def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
     paths = list(dict.fromkeys(path for name in names for path in _named(app, storage, name)))
     used = set() if force else in_use(app.client)
     if needed := [path for path in paths if is_used(path, used)]:
-        raise StorageError(f"{_few(needed)}: a job that has not ended names it: wait, or give --force")
+        raise StorageError(f"{_few(needed)}: a job or a schedule still needs it: wait, or give --force")
     if not yes and not click.confirm(f"Delete {_few(paths)}?"):
         raise click.Abort
     audited(lambda: {"deleted": deleted})

@@ -120,7 +120,7 @@ def test_what_a_job_names_that_has_not_ended_is_not_deleted(here, storage, clien
     for name in ("fetched/1/a.csv", "fetched/2/a.csv"):
         storage.write_bytes(name, b"x")
     Client(client).enqueue(file, "fetched/1/a.csv")
-    assert "a job that has not ended names it: wait, or give --force" in complaint(
+    assert "a job or a schedule still needs it: wait, or give --force" in complaint(
         here("files", "rm", "fetched/1/", "--yes"), 2
     )
     assert here("files", "rm", "fetched/2/a.csv", "--yes").stdout == "Deleted 1 file.\n"

@@ -15,6 +15,9 @@ from packmule.jobs.storage import Storage, StorageError, StorageUnavailable
 
 AT_ONCE = 1000
 
+KNOWN_SECONDS = 60.0
+"""For which it is believed what jobs use."""
+
 YOUNGEST = 3600.0
 """Seconds for which everything is kept: somebody may just be about to use it."""
 
@@ -62,29 +65,59 @@ def prune(
     # The earlier of two clocks: by one that has jumped ahead, everything would be old.
     now, left = min(time.time(), float(client.time()[0])), pruned.bytes
     old = now - (math.inf if older is None else older)
-    young, used = now - YOUNGEST, set[str]()
-    spare = [made for made in found if made.written_at < young]
-    if any(made.written_at < old for made in spare) or (above is not None and left > above):
-        used = in_use(client)
-    for made in spare:
-        if made.written_at >= old and (above is None or left <= above):
+    young, used = now - YOUNGEST, _Used(client)
+    going: list[Made] = []
+    for made in found:
+        if made.written_at >= young or (made.written_at >= old and (above is None or left <= above)):
             break  # all that follow are younger
-        if any(is_used(name, used) for name in made.names):
+        if made in used:
             pruned.used += made.files
             continue
-        pruned.deleted.append(made)
+        going.append(made)
         left -= made.bytes
-    going, left_over = [] if dry_run else pruned.deleted, set[str]()
+    if dry_run:
+        pruned.deleted = going
+        return pruned
     for first in range(0, len(going), AT_ONCE):
         page = going[first : first + AT_ONCE]
         before(page)
         for made in page:
-            try:
-                storage.delete_folder(made.path) if made.is_folder else storage.delete(made.path)
-            except StorageUnavailable:
-                raise
-            except StorageError as error:
-                pruned.faults.append(error)
-                left_over.add(made.path)
-    pruned.deleted = [made for made in pruned.deleted if made.path not in left_over]
+            if made in used:
+                pruned.used += made.files
+            elif _is_as_found(storage, made, young):
+                _delete(storage, made, pruned)
     return pruned
+
+
+class _Used:
+    """What jobs use, as it is now or was a minute ago: to delete many files takes hours."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._names: set[str] = set()
+        self._asked_at = -math.inf
+
+    def __contains__(self, made: object) -> bool:
+        if time.time() - self._asked_at > KNOWN_SECONDS or time.time() < self._asked_at:
+            self._names, self._asked_at = in_use(self._client), time.time()
+        return isinstance(made, Made) and any(is_used(name, self._names) for name in made.names)
+
+
+def _is_as_found(storage: Storage, made: Made, young: float) -> bool:
+    """Whether nobody has written to a folder since it was found."""
+    names = set(made.names)
+    return not made.is_folder or all(
+        each.path in names and (each.written_at or math.inf) < young
+        for each in storage.files(f"{made.path}/")
+    )
+
+
+def _delete(storage: Storage, made: Made, pruned: Pruned) -> None:
+    try:
+        storage.delete_folder(made.path) if made.is_folder else storage.delete(made.path)
+    except StorageUnavailable:
+        raise
+    except StorageError as error:
+        pruned.faults.append(error)
+    else:
+        pruned.deleted.append(made)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
-from packmule import job
+from packmule import current, job
 
 
 class Point(TypedDict):
@@ -30,6 +30,14 @@ class Colour:
 @job
 def noop() -> None:
     pass
+
+
+@job
+def waits_with(name: str) -> str:
+    """Make something as a step, and wait until it is approved."""
+    made = current.step("make", "converted/{}/a.parquet".format, name)
+    current.wait_for("approved")
+    return made
 
 
 @job

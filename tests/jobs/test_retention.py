@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
 
 from packmule import chain, result
 from packmule.coordination.cache.cache import Cache
-from packmule.jobs import context, keys, outputs, reader
+from packmule.jobs import context, keys, outputs, places, reader, schedule_store
 from packmule.jobs.auditor import Auditor
 from packmule.jobs.batch import Batch
 from packmule.jobs.client import Client
@@ -23,10 +25,12 @@ from packmule.jobs.retention.in_use import in_use, is_used
 from packmule.jobs.retention.made import gather, place_of
 from packmule.jobs.retention.prune import prune
 from packmule.jobs.retention.scheduled import files_prune
+from packmule.jobs.schedule import schedule
 from packmule.jobs.storage import Storage, StoredFile
 from packmule.jobs.storage.taking import NotOverwritten, names_for, take
 from packmule.tests.jobs import sample_jobs
 from packmule.units import DAY
+from packmule.worker import Worker
 
 
 @pytest.fixture
@@ -97,6 +101,123 @@ def test_what_a_flow_hands_on_is_in_use_by_the_id_of_the_job_that_made_it(client
     used = in_use(client)
     assert len(ids) == 2
     assert all(is_used(f"converted/{id}/a.parquet", used) for id in ids)
+
+
+def test_what_the_steps_the_checkpoint_and_the_signals_of_a_waiting_job_say_is_in_use(client, storage):
+    jobs = Client(client)
+    waiting = jobs.enqueue(sample_jobs.waits_with, "a step")
+    Worker(["default"], connection=client).work(burst=True)
+    assert reader.read(client, waiting).status == "deferred"
+    assert is_used("converted/a step/a.parquet", in_use(client))
+    client.hset(keys.job_key(waiting), "checkpoint", '{"next": "converted/checkpoint/a.parquet"}')
+    jobs.job(waiting).signal("later", {"path": "converted/signal/a.parquet"})
+    used = in_use(client)
+    for name in ("a step", "checkpoint", "signal"):
+        assert is_used(f"converted/{name}/a.parquet", used), name
+
+
+def test_what_a_batch_has_collected_is_in_use_until_its_callback_has_ended(client, storage):
+    jobs = Client(client)
+    with Batch.create("all", client=jobs, collect=True, on_complete=sample_jobs.echo.prepare("x")) as batch:
+        made = jobs.enqueue(sample_jobs.echo.options(batch=batch.id), "converted/named/a.parquet")
+        jobs.enqueue(sample_jobs.echo.options(batch=batch.id, queue="low"), "x")
+    Worker(["default"], connection=client).work(burst=True)
+    paths = ("converted/named/a.parquet", f"converted/{made}/a.parquet")
+    assert reader.read(client, made).status == "finished"
+    assert all(is_used(path, in_use(client)) for path in paths)
+    Worker(["low"], connection=client).work(burst=True)
+    assert batch.state().counts.done == 2
+    assert all(is_used(path, in_use(client)) for path in paths)  # the callback waits
+    Worker(["default"], connection=client).work(burst=True)
+    assert not any(is_used(path, in_use(client)) for path in paths)
+
+
+def test_what_a_schedule_names_is_in_use_until_it_is_removed(client):
+    schedule_store.put(client, schedule("daily", {
+        "job": sample_jobs.echo.job.name, "every": "1d", "args": ["converted/daily/a.parquet"],
+    }))  # fmt: skip
+    assert is_used("converted/daily/a.parquet", in_use(client))
+    schedule_store.pause(client, "daily")
+    assert is_used("converted/daily/a.parquet", in_use(client))
+    schedule_store.remove(client, "daily")
+    assert not is_used("converted/daily/a.parquet", in_use(client))
+
+
+def test_what_a_claimed_job_names_is_in_use_before_it_is_marked_as_started(client, claims):
+    Client(client).enqueue(sample_jobs.echo, "converted/claimed/a.parquet")
+    client.zadd(keys.LEASES, {"w1": time.time() + 10})
+    (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
+    assert is_used("converted/claimed/a.parquet", in_use(client))
+    client.lpush(keys.waiting_key("w2"), client.hdel(keys.claims_key("w1"), claimed.id) and claimed.id)
+    client.zadd(keys.LEASES, {"w2": time.time() + 10})
+    assert is_used("converted/claimed/a.parquet", in_use(client))
+
+
+def test_what_a_job_names_that_is_given_back_amidst_the_look_is_in_use(client, claims, monkeypatch):
+    """It is claimed after its queue's head was about to be read, and back before the claims are."""
+    jobs = Client(client)
+    moving = jobs.enqueue(sample_jobs.echo, "converted/moving/a.parquet")
+    real, looks = places._from_end, []
+
+    def moves_away(redis, place, at, following):
+        if place.key != keys.queue_key("default") or looks:
+            return real(redis, place, at, following)
+        looks.append(client.lrem(place.key, 1, moving))
+        found = real(redis, place, at, following)
+        client.lpush(place.key, moving)
+        return found
+
+    monkeypatch.setattr(places, "_from_end", moves_away)
+    assert is_used("converted/moving/a.parquet", in_use(client))
+    assert looks == [1]
+
+
+def test_a_folder_that_a_job_names_is_in_use_with_all_below_it(client):
+    Client(client).enqueue(sample_jobs.echo, "results/intake/")
+    used = in_use(client)
+    assert is_used("results/intake/a.csv/7/table/a.parquet", used)
+    assert not is_used("results/other/a.csv/7/table/a.parquet", used)
+
+
+def test_nothing_is_deleted_if_redis_does_not_say_what_is_in_use(client, server, storage):
+    old(storage, "converted/1/a.parquet")
+    Client(client).enqueue(sample_jobs.echo, "converted/1/a.parquet")
+    client.acl_setuser(
+        "half", enabled=True, nopass=True, keys="*", channels="*", commands=["+@all", "-hmget"]
+    )
+    try:
+        with (
+            Redis.from_url(server.url, username="half", password="any") as half,
+            pytest.raises(NoPermissionError),
+        ):
+            prune(storage, half, DAY, None)
+    finally:
+        client.acl_deluser("half")
+    assert storage.names() == ["converted/1/a.parquet"]
+
+
+def test_a_folder_that_is_written_to_after_it_was_found_stays(client, storage):
+    old(storage, "converted/1/a.parquet", "converted/2/a.parquet")
+
+    def before(deleting):
+        storage.write_bytes("converted/2/b.parquet", b"x")
+
+    pruned = prune(storage, client, DAY, None, before=before)
+    assert [each.path for each in pruned.deleted] == ["converted/1"]
+    assert storage.names() == ["converted/2/a.parquet", "converted/2/b.parquet"]
+
+
+def test_a_pruning_that_takes_long_or_was_frozen_looks_again_what_jobs_use(client, storage, monkeypatch):
+    old(storage, "converted/1/a.parquet", "converted/2/a.parquet")
+
+    def before(deleting):
+        Client(client).enqueue(sample_jobs.echo, "converted/2/a.parquet")
+        later = time.time() + 100
+        monkeypatch.setattr(time, "time", lambda: later)
+
+    pruned = prune(storage, client, DAY, None, before=before)
+    assert ([each.path for each in pruned.deleted], pruned.used) == (["converted/1"], 1)
+    assert storage.names() == ["converted/2/a.parquet"]
 
 
 def test_records_that_can_not_be_read_stop_no_pruning(client, storage):
