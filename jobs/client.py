@@ -19,7 +19,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.errors import UsageError, meant
 from packmule.jobs import delivery, entry, reader, watch, wire
 from packmule.jobs.entry import Entry, EntryWriter
-from packmule.jobs.handle import JobHandle, JobHandles, in_thread
+from packmule.jobs.handle import JobHandle, JobHandles, sent_in_thread
 from packmule.jobs.job_type import InvalidCall, InvalidJob, JobType
 from packmule.jobs.options import InvalidOption, Options
 from packmule.jobs.said import Line
@@ -152,16 +152,16 @@ class Client:
     async def aenqueue(
         self, function: JobFunction[P, Any] | JobCall[P], /, *args: P.args, **kwargs: P.kwargs
     ) -> JobHandle:
-        """Like `enqueue`, without blocking the event loop."""
-        return await in_thread(self.enqueue, function, *args, **kwargs)
+        """Like `enqueue`, for coroutines. If cancelled before its command is sent, it enqueues nothing."""
+        return await sent_in_thread(self.enqueue, function, *args, **kwargs)
 
     async def aenqueue_many(
         self,
         function: JobFunction[..., Any] | JobCall[...],
         calls: Calls,
     ) -> JobHandles:
-        """Like `enqueue_many`, without blocking the event loop."""
-        return await in_thread(self.enqueue_many, function, calls)
+        """Like `enqueue_many`, for coroutines. Once it is cancelled, no further round trip enqueues."""
+        return await sent_in_thread(self.enqueue_many, function, calls)
 
     def job(self, id: str) -> JobHandle:
         """The handle of the job called `id`, whether it exists or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -225,6 +226,21 @@ def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     import asyncio  # noqa: PLC0415  loaded already where there are coroutines, and slow to load
 
     return asyncio.to_thread(function, *args, **kwargs)
+
+
+async def sent_in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function`, which enqueues, in a thread of its own; once this is cancelled, nothing is sent."""
+    from packmule.coordination.redis.scripts import called_off  # noqa: PLC0415  it loads redis-py
+
+    off = threading.Event()
+    token = called_off.set(off)  # the thread gets a copy of this context
+    try:
+        return await in_thread(function, *args, **kwargs)
+    except BaseException:
+        off.set()
+        raise
+    finally:
+        called_off.reset(token)
 
 
 def _value(job: JobInfo) -> Any:

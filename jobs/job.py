@@ -19,7 +19,7 @@ from typing import (
 )
 
 from packmule.jobs import registry, unique
-from packmule.jobs.handle import JobHandle, JobHandles, in_thread
+from packmule.jobs.handle import JobHandle, JobHandles, sent_in_thread
 from packmule.jobs.job_type import InvalidJob, JobSettings, JobType, Traits, job_type
 from packmule.jobs.options import OPTION_NAMES, JobOptions, Options, refuse_unknown
 
@@ -98,12 +98,12 @@ class JobCall(Generic[P]):
         return _client_class().default().enqueue_many(self, calls)
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobHandle:
-        """Like `enqueue`, without blocking the event loop."""
-        return await in_thread(self.enqueue, *args, **kwargs)
+        """Like `enqueue`, without blocking the event loop (see `Client.aenqueue`)."""
+        return await sent_in_thread(self.enqueue, *args, **kwargs)
 
     async def aenqueue_many(self, calls: Calls) -> JobHandles:
-        """Like `enqueue_many`, without blocking the event loop."""
-        return await in_thread(self.enqueue_many, calls)
+        """Like `enqueue_many`, without blocking the event loop (see `Client.aenqueue_many`)."""
+        return await sent_in_thread(self.enqueue_many, calls)
 
     def prepare(self, *args: P.args, **kwargs: P.kwargs) -> Prepared:
         """The call, for something that enqueues it later, such as a batch when it has ended."""

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from threading import Event
+from typing import Any, TypeVar
 
 from redis import Redis
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from packmule.coordination.redis import library
+
+T = TypeVar("T")
+
+called_off: ContextVar[Event | None] = ContextVar("called_off", default=None)
+"""Once set, the scripts of this context raise `CancelledError` instead of sending anything more."""
 
 
 class Script:
@@ -44,9 +51,9 @@ class Script:
         """Run the script; returns its reply. Raises redis-py's errors."""
         command = self.command(keys, args)
         try:
-            return _exchange(client, command)
+            return _exchange(client, _reply, command)
         except NoScriptError:
-            return _exchange(client, ("EVAL", self.source, *command[2:]))
+            return _exchange(client, _reply, ("EVAL", self.source, *command[2:]))
 
     def confirmed(
         self, client: Redis, keys: Sequence[str], args: Sequence[Any], behind: Sequence[tuple[Any, ...]]
@@ -56,11 +63,7 @@ class Script:
         Returns the script's reply, which may be redis-py's error, and those of the commands.
         """
         for first in (self.command(keys, args), ("EVAL", self.source, len(keys), *keys, *args)):
-            opened: Any = client.pipeline(transaction=False)
-            with opened as pipeline:
-                for command in (first, *behind):
-                    pipeline.execute_command(*command)
-                reply, *others = pipeline.execute(raise_on_error=False)
+            reply, *others = _exchange(client, _replies, (first, *behind))
             if not isinstance(reply, NoScriptError):
                 break
         return reply, others
@@ -91,20 +94,42 @@ class Script:
         return ("EVALSHA", self._sha or self.sha, len(keys), *keys, *args)
 
 
-def _exchange(client: Redis, command: Sequence[Any]) -> Any:
-    """Send a command and return its reply; repeat it if the connection is lost.
+def _reply(connection: Any, command: Sequence[Any]) -> Any:
+    connection.send_packed_command(connection.pack_command(*command))
+    return connection.read_response()
+
+
+def _replies(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    """The replies to all `commands`; one that was refused has redis-py's error in its place."""
+    connection.send_packed_command(connection.pack_commands(commands))
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _exchange(client: Redis, ask: Callable[[Any, Any], T], asked: Sequence[Any]) -> T:
+    """Send what is `asked` and return what came back; repeat it if the connection is lost.
 
     It uses the connection directly, because the client's own path costs more than the server's answer.
     """
     pool = client.connection_pool
     connection: Any = pool.get_connection()
 
-    def exchange() -> Any:
-        connection.send_packed_command(connection.pack_command(*command))
-        return connection.read_response()
+    def exchange() -> T:
+        if (off := called_off.get()) is not None:
+            connection.connect()  # first, since it may take long
+            if off.is_set():
+                from asyncio import CancelledError  # noqa: PLC0415  slow to load
+
+                raise CancelledError
+        return ask(connection, asked)
 
     try:
-        return connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+        found: T = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
     except ReadOnlyError:
         connection.disconnect()  # of a client that isn't ours: the next call resolves the server's name again
         raise
@@ -115,3 +140,4 @@ def _exchange(client: Redis, command: Sequence[Any]) -> Any:
         raise
     finally:
         pool.release(connection)
+    return found

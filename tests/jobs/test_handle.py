@@ -10,12 +10,12 @@ import threading
 import time
 
 import pytest
-from redis import Redis
+from redis import ConnectionPool, Redis, UnixDomainSocketConnection
 
 import packmule
 from packmule.config import Settings
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import keys, wire
+from packmule.jobs import entry, keys, wire
 from packmule.jobs.client import Client
 from packmule.jobs.control import NotCanceled
 from packmule.jobs.handle import JobCanceled, JobHandle, JobHandles, JobRaised
@@ -154,6 +154,60 @@ def test_coroutines_enqueue_and_get_results_without_blocking_the_loop(client):
         return [result, (await handle.await_end()).status, (await many[0].arefresh()).status]
 
     assert asyncio.run(main()) == [7, "finished", "queued"]
+
+
+class Held(UnixDomainSocketConnection):
+    """A connection that is held at one moment of an enqueue until its gate opens."""
+
+    def __init__(self, moment, there, gate, **options):
+        super().__init__(**options)
+        self.moment, self.there, self.gate = moment, there, gate
+
+    def connect(self):
+        self._hold("connecting")
+        super().connect()
+
+    def send_packed_command(self, command, check_health=True):
+        super().send_packed_command(command, check_health)
+        if any(b"EVALSHA" in part for part in command):
+            self._hold("sent")
+
+    def _hold(self, moment):
+        if moment == self.moment:
+            self.there.set()
+            assert self.gate.wait(60)
+
+
+def hang_up(server, moment, enqueue) -> None:
+    """Cancel what `enqueue` makes of a client at this `moment`, and wait for the end of its thread."""
+    there, gate = threading.Event(), threading.Event()
+    held = {"moment": moment, "there": there, "gate": gate, "path": str(server.socket_path)}
+
+    async def main(producer: Client) -> None:
+        enqueueing = asyncio.create_task(enqueue(producer))
+        assert await asyncio.to_thread(there.wait, 60)
+        enqueueing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await enqueueing
+        gate.set()
+
+    with Redis.from_pool(ConnectionPool(connection_class=Held, **held)) as own:
+        asyncio.run(main(Client(own)))
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize(("moment", "jobs"), [("connecting", 0), ("sent", 1)])
+def test_a_cancelled_coroutine_enqueues_only_what_was_sent_before(server, client, moment, jobs, durable):
+    sample_jobs.noop.options(queue="low").enqueue()  # the server knows the script now
+    job = sample_jobs.noop.options(durable=durable)
+    hang_up(server, moment, lambda producer: producer.aenqueue(job))
+    assert client.llen("rq:queue:default") == jobs
+
+
+def test_many_jobs_of_a_cancelled_coroutine_stop_at_a_round_trip(server, client):
+    sample_jobs.noop.options(queue="low").enqueue()
+    hang_up(server, "sent", lambda producer: producer.aenqueue_many(sample_jobs.noop, [()] * 2_000))
+    assert client.llen("rq:queue:default") == entry.JOBS_A_TRIP
 
 
 def test_a_hundred_coroutines_wait_while_other_threads_work(client):
