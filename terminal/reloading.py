@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.machinery import PathFinder
 from operator import itemgetter
 from pathlib import Path
@@ -74,8 +76,11 @@ def reloading(app: App) -> Iterator[Change]:
 def run_reloading(app: App) -> int:
     """Run this command without `--reload` in a process of its own, and anew after each change of code.
 
-    Returns its exit code once it has ended by itself, or by a signal to this process.
+    Returns its exit code once it has ended by itself, or by a signal to this process. If this process is
+    killed, that one gets SIGTERM.
     """
+    from packmule.worker.kernel import die_with_parent
+
     arguments = [each for each in sys.argv[1 + is_of_django() :] if each != "--reload"]
     signals: list[int] = []
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +89,10 @@ def run_reloading(app: App) -> int:
         with reloading(app) as change:
             # Not of this group: it would get a terminal's Ctrl-C beside what is passed on, and end at once.
             child = subprocess.Popen(  # noqa: S603
-                [*own_command(), *arguments], env=first_environment(), process_group=0
+                [*own_command(), *arguments],
+                env=first_environment(),
+                process_group=0,
+                preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),  # noqa: PLW1509  no locks
             )
             change.stop = child.terminate
             code = _ended(child, signals)

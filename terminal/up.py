@@ -112,6 +112,8 @@ def run_procfile(app: App, lock_urls: Sequence[str], change: Change | None = Non
     """
     from honcho import environ, manager
 
+    from packmule.terminal.procfile_process import ProcfileProcess
+
     procfile = Path("Procfile")
     packmule = shlex.join(own_command()) if is_of_django() else "packmule"
     ours = PROCFILE.replace(": packmule ", f": {packmule} ")
@@ -134,6 +136,10 @@ def run_procfile(app: App, lock_urls: Sequence[str], change: Change | None = Non
     environment["PATH"] = os.pathsep.join([scripts, environment.get("PATH", os.defpath)])
 
     class Manager(manager.Manager):  # type: ignore[misc]  # it has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self._process_ctor = ProcfileProcess
+
         def terminate(self) -> None:
             if self._all_started():
                 super().terminate()

@@ -210,6 +210,31 @@ def test_a_terminal_that_is_closed_ends_what_runs_in_it_and_lets_jobs_end(
         process.wait(DEADLINE)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.parametrize("words", [("up", "--no-reload"), ("worker", "--no-scheduler", "--reload")])
+def test_what_a_killed_command_has_started_ends_and_lets_jobs_end(
+    environment: dict[str, str], tmp_path: Path, words: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(EmbeddedServer(tmp_path / "data").stop)
+    (tmp_path / "Procfile").write_text("worker: packmule worker --no-scheduler\n")
+    run, after = CommandLine(tmp_path, environment), tmp_path / "after"
+    log = tmp_path / "out.log"
+    with connect(None, tmp_path / "data") as client, log.open("w") as out:
+        command = [sys.executable, "-m", "packmule", *words]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+        request.addfinalizer(process.kill)
+        until(lambda: client.scard(keys.WORKERS), "a worker", log.read_text)
+        id = run.output("enqueue", "call", "shop.late", f"after={after}")
+        until(lambda: reader.read(client, id).status == "started", "the job to start", log.read_text)
+        waiting = run.output("enqueue", "call", "shop.late", f"after={after}")
+        process.kill()
+        process.wait(DEADLINE)
+        after.touch()
+        until(lambda: not client.scard(keys.WORKERS), "the end of the worker", log.read_text)
+        assert reader.read(client, id).status == "finished"
+        assert reader.read(client, waiting).status == "queued"
+
+
 def _copy(screen: int, log: Path, closes: threading.Event) -> None:
     """Write what appears on a screen to a file, until it closes."""
     with log.open("ab", buffering=0) as file:

@@ -14,9 +14,13 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 2, 36
 _SIGKILL = int(signal.SIGKILL)
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+ECHO_SECONDS = 1.0
+"""A signal that comes again sooner may be an echo: a terminal and a parent both pass Ctrl-C on, and a parent
+of several threads that dies sends its child one signal for each."""
 
 mask_signals = pthread_sigmask
 """As `signal.pthread_sigmask`, which makes enums of what it returns: that touches much memory."""
@@ -68,12 +72,20 @@ def unlimit(what: int) -> None:
     resource.setrlimit(what, (resource.getrlimit(what)[1],) * 2)
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when the process `parent` dies; on Linux only."""
+def die_with_parent(parent: int, signum: int = _SIGKILL) -> None:
+    """Let the kernel kill this process, or send it `signum`, when `parent` dies; on Linux only."""
     if _prctl is not None:
-        _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # it died before this call
+
+
+def ends_with_parent() -> bool:
+    """Whether the kernel sends this process a signal when its parent dies."""
+    signum = ctypes.c_int()
+    if _prctl is not None:
+        _prctl(_PR_GET_PDEATHSIG, ctypes.byref(signum), 0, 0, 0)
+    return signum.value > 0
 
 
 def adopt_orphans() -> None:

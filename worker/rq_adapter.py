@@ -28,6 +28,7 @@ from packmule.jobs.outgoing.door import Allowed
 from packmule.worker import order
 from packmule.worker.commands import command_of
 from packmule.worker.heartbeat import Heartbeat, HeartbeatThread
+from packmule.worker.kernel import ECHO_SECONDS
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process import rq_current
 from packmule.worker.process.callbacks import Callbacks, job_of
@@ -36,9 +37,6 @@ from packmule.worker.process.worker import Worker as WorkerProcess
 from packmule.worker.scoreboard import Scoreboard
 from packmule.worker.stacks import stacks_of_threads
 from packmule.worker.trusting import TrustAll
-
-ECHO_SECONDS = 1.0
-"""A second signal that comes sooner is the first one's echo: a terminal and a parent both pass Ctrl-C on."""
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 

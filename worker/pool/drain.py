@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from packmule.units import span
+from packmule.worker.kernel import ECHO_SECONDS, ends_with_parent
 from packmule.worker.pool.child import Child
 from packmule.worker.scoreboard import RunningJob
 
@@ -20,21 +21,28 @@ log = logging.getLogger("packmule.worker")
 
 
 class Drain:
-    """Ends the processes of a pool: jobs have `grace` seconds to end; a second request ends them at once."""
+    """Ends the processes of a pool: jobs have `grace` seconds to end; a second request ends them at once.
+
+    If the pool is to end with its parent, a request within a second of another is that one's echo.
+    """
 
     def __init__(self, grace: float) -> None:
         self.grace = grace
         self.requests = 0
         self.is_clean = True
         """Whether no job was cut short."""
-        self._deadline = float("inf")
+        self._echo = ECHO_SECONDS if ends_with_parent() else 0.0
+        self._requested_at, self._deadline = float("-inf"), float("inf")
         self._began_at = self._said_at = 0.0
 
     def request(self) -> None:
         """Begin to drain, or end at once; a signal's handler may call it."""
-        self.requests += 1
-        if self.requests == 1:
-            self._deadline = time.monotonic() + self.grace
+        now = time.monotonic()
+        if not self.requests:
+            self._deadline = now + self.grace
+        elif now - self._requested_at < self._echo:
+            return
+        self.requests, self._requested_at = self.requests + 1, now
 
     def stop(self, children: Collection[Child]) -> None:
         """Pass a signal to stop on; kill processes that go on after the grace or a second request."""
