@@ -23,6 +23,7 @@ from packmule.coordination.locks import fence, grants
 from packmule.coordination.locks.quorum import Quorum
 from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.alarm import alarm
 from packmule.tests.coordination import lock_faults
 from packmule.tests.coordination.lock_proxy import Proxy
 
@@ -605,19 +606,14 @@ def test_an_exception_during_an_attempt_leaves_nothing_behind(nodes, redlock):
     class Alarm(BaseException):
         pass
 
-    def raise_alarm(*_: object) -> None:
+    def ring() -> None:
         assert holders(servers, "a") != [None]
         proxy.mode = "pass"
         raise Alarm
 
-    previous = signal.signal(signal.SIGALRM, raise_alarm)
     proxy.mode = "swallow"
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with pytest.raises(Alarm):
-            locks.acquire("a", wait=0)
-    finally:
-        signal.signal(signal.SIGALRM, previous)
+    with pytest.raises(Alarm), alarm(0.3, ring):
+        locks.acquire("a", wait=0)
     assert holders(servers, "a") == [None]
     proxy.close()
 

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +36,7 @@ from packmule.jobs.files.database import QueryFailed, opened
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.storage import FileTooLarge, MissingFile, OutsideStorage, Storage
+from packmule.tests.alarm import alarm
 from packmule.tests.pace import pace
 from packmule.tests.worker.pools import children_of
 
@@ -393,29 +393,23 @@ def test_a_query_that_an_interruption_left_behind_ends_when_its_database_is_clos
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
-def test_a_timeout_stops_a_conversion_within_a_second_and_leaves_nothing(storage, tmp_path, after):
+def test_a_timeout_stops_a_conversion_within_a_second_and_leaves_nothing(
+    storage, tmp_path, monkeypatch, after
+):
     big_csv(tmp_path / "big.csv", 60_000_000)
     source = storage.put(tmp_path / "big.csv")
     private = tmp_path / "private"
     private.mkdir()
     raised_at = []
 
-    def raise_timeout(*_):
+    def raise_timeout():
         raised_at.append(time.monotonic())
         raise TimedOut
 
-    before = signal.signal(signal.SIGALRM, raise_timeout)
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr("tempfile.tempdir", str(private))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, after)
-        with pace() as second, pytest.raises(TimedOut):
-            file(source, to="parquet", out="out/a.parquet")
-        assert time.monotonic() - raised_at[0] < 1 * second()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        monkey.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(private))
+    with pace() as second, pytest.raises(TimedOut), alarm(after, raise_timeout):
+        file(source, to="parquet", out="out/a.parquet")
+    assert time.monotonic() - raised_at[0] < 1 * second()
     assert storage.names() == [source]
     assert list(private.iterdir()) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("duckdb")]
@@ -618,15 +612,13 @@ def test_a_timeout_ends_the_process_that_reads_a_workbook(storage, tmp_path):
     rezipped(good, tmp_path / "a.xlsx", "xl/worksheets/sheet1.xml", long)
     source = storage.put(tmp_path / "a.xlsx")
     children = children_of(os.getpid())
-    before = signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimedOut))
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        started = time.monotonic()
-        with pace() as second, pytest.raises(TimedOut):
-            file(source, to="parquet", out="out/a.parquet")
-        assert time.monotonic() - started < 0.2 + 1 * second()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    started = time.monotonic()
+
+    def raise_timeout():
+        raise TimedOut
+
+    with pace() as second, pytest.raises(TimedOut), alarm(0.2, raise_timeout):
+        file(source, to="parquet", out="out/a.parquet")
+    assert time.monotonic() - started < 0.2 + 1 * second()
     assert storage.names() == [source]
     assert children_of(os.getpid()) == children

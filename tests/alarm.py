@@ -1,0 +1,26 @@
+"""An alarm interrupts the main thread, as a worker interrupts a job that exceeds its timeout."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def alarm(after: float, ring: Callable[[], object]) -> Iterator[None]:
+    """Call `ring`, which may raise, `after` some seconds unless the block has ended before.
+
+    No garbage is collected meanwhile: Python drops what is raised in a callback of the collector, and
+    Hypothesis has such a callback.
+    """
+    before = signal.signal(signal.SIGALRM, lambda *_: ring())
+    gc.disable()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, after)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        gc.enable()
