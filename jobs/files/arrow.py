@@ -123,7 +123,12 @@ class _Batches:
 
         if self._reader is None:
             self._process = self._started(is_counting=False)
-            self._reader = pyarrow.ipc.open_stream(self._process.stdout)
+            # One thread, and the system's allocator: Arrow's own has crashed beside threads that end.
+            self._reader = pyarrow.ipc.open_stream(
+                self._process.stdout,
+                options=pyarrow.ipc.IpcReadOptions(use_threads=False),
+                memory_pool=pyarrow.system_memory_pool(),
+            )
         return self._reader
 
     def _batches(self) -> Iterator[pyarrow.RecordBatch]:
