@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import locale
 import os
 import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -272,3 +274,14 @@ def connect_first(port: int, is_first: bool) -> tuple[str, str, int]:
     before = _connect(port)
     current.leave_network()
     return before, _connect(port), os.getpid()
+
+
+@job(timeout=60)
+def load(folder: str, module: str) -> None:
+    sys.path.insert(0, folder)
+    importlib.import_module(module)
+
+
+@job(isolate=True, timeout=60)
+def load_isolated(folder: str, module: str) -> None:
+    load(folder, module)

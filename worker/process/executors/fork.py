@@ -21,6 +21,7 @@ from packmule.worker.kernel import mask_signals, out_of_memory_kills
 from packmule.worker.process import outcome
 from packmule.worker.process.call import Call
 from packmule.worker.process.executors.following import Ended, Following, IsolatedProcess
+from packmule.worker.process.executors.imports import await_imports
 from packmule.worker.process.executors.inline import InlineExecutor, unmarked
 from packmule.worker.process.executors.isolated import HELD_BACK, Isolated
 from packmule.worker.process.executors.pipe import pipe
@@ -153,6 +154,7 @@ class ForkExecutor:
         sys.stdout.flush()
         sys.stderr.flush()
         self._isolated.connections.note()
+        await_imports()
         ours, theirs = pipe()
         pid = -1
         try:
