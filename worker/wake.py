@@ -14,10 +14,19 @@ class WakePipe:
         os.set_blocking(self.reader, False)
         os.set_blocking(self.writer, False)
 
+    def __enter__(self) -> None:
+        """Close it at the end of the block."""
+
+    def __exit__(self, *_: object) -> None:
+        ours, self.reader, self.writer = (self.reader, self.writer), -1, -1
+        for each in ours:
+            os.close(each)
+
     def wake(self) -> None:
-        """End the wait that is under way, or the next one."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self.writer, b"!")
+        """End the wait that is under way, or the next one; does nothing once it is closed."""
+        if self.writer >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self.writer, b"!")
 
     def drain(self) -> None:
         """Forget the calls of `wake` so far."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -328,6 +329,21 @@ def test_a_handler_hears_of_an_isolated_process_that_died(queue, client, tmp_pat
     Worker(["default"], connection=client, work_horse_killed_handler=handler).work(burst=True)
     assert killed == [job.id]
     assert job.get_status(refresh=True) == "finished"
+
+
+def test_workers_leave_no_descriptor_open_and_may_work_again(queue, client):
+    names = ("knows_itself_async", "knows_itself_isolated", "knows_itself_in_a_thread")
+    open_at_ends = []
+    for _ in range(10):
+        worker = Worker(["default"], connection=client, options=WorkerOptions(threads=2))
+        for _ in range(2):
+            jobs = [queue.enqueue(f"packmule.tests.worker.pool_jobs.{name}") for name in names]
+            assert worker.work(burst=True)
+            assert {job.get_status() for job in jobs} == {"finished"}
+        os.kill(os.getpid(), signal.SIGTERM)  # whose handler wakes a worker that works no more
+        open_at_ends.append(len(list(Path("/proc/self/fd").iterdir())))
+    # A connection may have come or gone, but none for each worker.
+    assert open_at_ends[-1] < open_at_ends[0] + len(open_at_ends), open_at_ends
 
 
 def test_an_option_that_has_no_counterpart_is_refused_in_one_line(client):

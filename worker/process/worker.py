@@ -136,21 +136,22 @@ class Worker:
 
     def run(self) -> int:
         """Perform jobs until told to stop, or as the options say; return how many were claimed."""
-        self.registration.enter()
-        self.scoreboard.register()
-        self.completer.start()
-        try:
-            with job_records.kept(self.options.job_log_level):
-                self._work()
-        finally:
-            for executor in self.executors.values():
-                executor.close()
-            self.completer.close()
-            self.job_log.flush()
-            self.fetcher.close()
-            self._leave()
-            self.singletons.close()
-            context.close()
+        with self.wake:
+            self.registration.enter()
+            self.scoreboard.register()
+            self.completer.start()
+            try:
+                with job_records.kept(self.options.job_log_level):
+                    self._work()
+            finally:
+                for executor in self.executors.values():
+                    executor.close()
+                self.completer.close()
+                self.job_log.flush()
+                self.fetcher.close()
+                self._leave()
+                self.singletons.close()
+                context.close()
         return self.performed
 
     def stop(self) -> None:

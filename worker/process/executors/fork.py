@@ -125,9 +125,10 @@ class ForkExecutor:
             process.signal(LOOK)
 
     def close(self) -> None:
-        """End the process that is kept."""
+        """End the process that is kept; a job that still runs is abandoned."""
         if not self._execution:
             self._discard()
+        self._isolated.connections.close()
 
     def _process_for(self, call: Call) -> IsolatedProcess:
         """The process that performs the call from now on: the one that is kept, or else a new one."""

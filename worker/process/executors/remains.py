@@ -49,14 +49,17 @@ class Connections:
     """The connections that this process had when it last noted them, for one that it has forked since."""
 
     def __init__(self) -> None:
-        self._closed, other = pipe()
-        os.close(other)
-        self._not = {0, 1, 2, self._closed}
+        self._closed = -1
+        """One whose peer has closed it."""
         self._numbers: list[int] = []
 
     def note(self) -> None:
         """Note which connections a process would inherit that is forked now."""
-        self._numbers = [each for each in _listed("fd") if each not in self._not and _is_connection(each)]
+        if self._closed < 0:
+            self._closed, other = pipe()
+            os.close(other)
+        kept = {0, 1, 2, self._closed}
+        self._numbers = [each for each in _listed("fd") if each not in kept and _is_connection(each)]
 
     def drop(self) -> None:
         """Let each look as if its peer had closed it, in the process that has inherited them.
@@ -65,6 +68,12 @@ class Connections:
         """
         for number in self._numbers:
             os.dup2(self._closed, number, inheritable=False)
+
+    def close(self) -> None:
+        """Give up what this has opened."""
+        if self._closed >= 0:
+            os.close(self._closed)
+            self._closed = -1
 
 
 def _is_connection(number: int) -> bool:
