@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ def pytest_collection_modifyitems(items):
     for name, mark in known():
         if name in collected:
             collected[name].add_marker(mark)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Cancel the alarm that some tests leave set, which would end a later test."""
+    signal.alarm(0)
 
 
 def pytest_unconfigure():
