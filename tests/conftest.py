@@ -14,6 +14,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs.client import Client
 from packmule.jobs.input_limits import InputLimits
 from packmule.testing import private_server
+from packmule.tests import leaks
 from packmule.tests.network import Pair, network, replicate
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -24,6 +25,35 @@ MIB = 1024 * 1024
 def pytest_xdist_auto_num_workers() -> int:
     """Two processes a core, for tests wait more than they compute; each has a server of its own."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark what this run starts; xdist's processes inherit the mark."""
+    if not hasattr(config, "workerinput"):
+        leaks.mark()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if a process of ours is left once fixtures are torn down and xdist's processes have ended."""
+    if hasattr(session.config, "workerinput"):
+        return
+    if found := leaks.processes_left():
+        print("", "The tests left behind:", *found, sep="\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def had_data() -> bool:
+    """Whether the checkout had a folder of data before the tests, for a server of the developer's own."""
+    return leaks.DATA_HERE.exists()
+
+
+@pytest.fixture(autouse=True)
+def stays_out_of_the_checkout(had_data: bool) -> Iterator[None]:
+    """Fail the test, and those that xdist runs beside it, that starts a server in the checkout."""
+    yield
+    assert had_data or not leaks.DATA_HERE.exists(), f"{leaks.DATA_HERE}: not the test's own folder"
 
 
 @pytest.fixture(scope="session")
