@@ -4,7 +4,8 @@
 
 The archive is kept in build/rq-suite; PYTHON is one that has pip, to download it. With `--stock` RQ's own
 workers are tested, which tells what of a failure is ours. Exit codes are pytest's, and 0 without an archive.
-What fails is tried once more: some of the tests give a worker three quarters of a second to be gone.
+Several processes share the tests, for these mostly wait; each has a server of its own. What fails is tried
+once more, alone: some of the tests give a worker three quarters of a second to be gone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from packmule.testing import private_server
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parents[1] / "build" / "rq-suite"
+PROCESSES = 2
 PINNED = re.search(r"^rq==(\S+) --hash=sha256:(\w+)", (HERE / "requirements.txt").read_text(), re.MULTILINE)
 
 
@@ -62,7 +65,7 @@ def download(python: str) -> bool:
 
 
 def run(source: Path, stock: bool, for_pytest: list[str]) -> int:
-    """Run pytest in `source` on a server of its own; the exit code."""
+    """Run pytest in `source` on servers of its own; the exit code."""
     command = [
         sys.executable,
         "-m",
@@ -75,19 +78,20 @@ def run(source: Path, stock: bool, for_pytest: list[str]) -> int:
         "--timeout=90",
         "--timeout-method=thread",
     ]
-    with private_server() as server:
+    with ExitStack() as started:
+        servers = [started.enter_context(private_server()) for _ in range(PROCESSES)]
         environment = {
             **os.environ,
             # The suite starts rqworker by its name; site/sitecustomize.py is run by each Python process.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": str(HERE / "site"),
             "RUN_SLOW_TESTS_TOO": "1",
-            "RQ_SUITE_SOCKET": str(server.socket_path),
+            "RQ_SUITE_SOCKETS": os.pathsep.join(str(server.socket_path) for server in servers),
             "RQ_SUITE_KNOWN": "" if stock else str(HERE / "known.toml"),
         }
-        for again in ([], ["--last-failed"]):
+        for how in (["-n", str(PROCESSES)], ["--last-failed"]):
             code = subprocess.run(
-                [*command, *again, *for_pytest], cwd=source, env=environment, check=False
+                [*command, *how, *for_pytest], cwd=source, env=environment, check=False
             ).returncode
             if code != pytest.ExitCode.TESTS_FAILED:
                 break

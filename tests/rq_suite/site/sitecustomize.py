@@ -9,12 +9,13 @@ connect = redis.connection.Connection._connect
 
 
 def connect_here(connection):
-    """Connect to the private server where the suite wants the one that it takes to be running."""
+    """Connect to this process's server where the suite wants the one that it takes to be running."""
     if (connection.host, connection.port) not in {("localhost", 6379), ("127.0.0.1", 6379)}:
         return connect(connection)
     connected = socket.socket(socket.AF_UNIX)
     connected.settimeout(connection.socket_timeout)
-    connected.connect(os.environ["RQ_SUITE_SOCKET"])
+    servers = os.environ["RQ_SUITE_SOCKETS"].split(os.pathsep)
+    connected.connect(servers[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))])
     return connected
 
 
