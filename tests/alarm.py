@@ -1,4 +1,4 @@
-"""An alarm interrupts the main thread, as a worker interrupts a job that exceeds its timeout."""
+"""Signals that interrupt the main thread, as a worker interrupts a job that exceeds its timeout."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def alarm(after: float, ring: Callable[[], object]) -> Iterator[None]:
-    """Call `ring`, which may raise, `after` some seconds unless the block has ended before.
+def taken(signum: int, ring: Callable[[], object]) -> Iterator[None]:
+    """Call `ring`, which may raise, for each signal `signum` until the block ends.
 
     No garbage is collected meanwhile: Python drops what is raised in a callback of the collector, and
     Hypothesis has such a callback.
     """
-    before = signal.signal(signal.SIGALRM, lambda *_: ring())
+    before = signal.signal(signum, lambda *_: ring())
     gc.disable()
     try:
-        signal.setitimer(signal.ITIMER_REAL, after)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signum, before)
         gc.enable()
+
+
+@contextmanager
+def alarm(after: float, ring: Callable[[], object]) -> Iterator[None]:
+    """Call `ring`, which may raise, `after` some seconds unless the block has ended before."""
+    with taken(signal.SIGALRM, ring):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, after)
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -34,6 +34,7 @@ from packmule.jobs.email.templating.rendering import InvalidTemplate
 from packmule.jobs.job_type import InvalidCall
 from packmule.jobs.masking import MASK, masked_call
 from packmule.jobs.options import InvalidOption, Options
+from packmule.tests.alarm import taken
 from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in, until
 from packmule.tests.jobs.mail_server import DOT, HANG_UP, MailServer
 from packmule.tests.worker.pools import children_of
@@ -310,7 +311,7 @@ class Carrying:
 def test_an_interruption_bites_within_one_mail() -> None:
     carrying, letters = Carrying(), [f"letter {n}" for n in range(9)]
 
-    def interrupt(signum, frame):
+    def interrupt() -> None:
         carrying.goes_on.set()
         raise Interruption
 
@@ -318,15 +319,12 @@ def test_an_interruption_bites_within_one_mail() -> None:
         assert carrying.is_hanging.wait(DEADLINE)
         os.kill(os.getpid(), signal.SIGUSR1)
 
-    before = signal.signal(signal.SIGUSR1, interrupt)
     striking = threading.Thread(target=strike)
-    striking.start()
-    try:
+    with taken(signal.SIGUSR1, interrupt):
+        striking.start()
         with pytest.raises(Interruption):
             deliver(carrying, carrying, letters, lambda: False)
-    finally:
         striking.join()
-        signal.signal(signal.SIGUSR1, before)
     assert carrying.carried == letters[:3]
 
 

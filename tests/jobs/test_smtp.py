@@ -21,6 +21,7 @@ from packmule.jobs.email.delivery.smtp import channel, envelope
 from packmule.jobs.email.letter import Content, Letter
 from packmule.jobs.email.message.compose import compose
 from packmule.jobs.email.outcome import State
+from packmule.tests.alarm import taken
 from packmule.tests.jobs.mail_journal import Book
 from packmule.tests.jobs.mail_server import BODY, DOT, HANG_UP, SILENCE, MailServer
 
@@ -349,28 +350,24 @@ def test_a_run_that_is_broken_off_in_its_wait_leaves_the_letter_unknown(mailer):
     class Stopped(BaseException):
         pass
 
-    def stop(signum, frame):
+    def stop() -> None:
         raise Stopped
 
-    before = signal.signal(signal.SIGUSR1, stop)
-    try:
-        with MailServer() as server:
+    with taken(signal.SIGUSR1, stop), MailServer() as server:
 
-            def answer(server):
-                os.kill(os.getpid(), signal.SIGUSR1)
-                return b"250 too late\r\n"
+        def answer(server):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return b"250 too late\r\n"
 
-            server.answers[DOT] = [lambda server: (answer(server), server.stopped.wait(30))[0]]
-            book, sender = Book(), mailer(server)
-            with pytest.raises(Stopped):
-                sender.deliver([letter(0), letter(1)], book)
-            assert book.states() == {"to0@example.org": UNKNOWN}
-            assert "broken off" in book.reply("to0@example.org")
-            assert book.calls[-1] == ("flush", "")
-            server.answers.clear()
-            assert delivered(sender, letter(1)).states() == {"to1@example.org": ACCEPTED}
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+        server.answers[DOT] = [lambda server: (answer(server), server.stopped.wait(30))[0]]
+        book, sender = Book(), mailer(server)
+        with pytest.raises(Stopped):
+            sender.deliver([letter(0), letter(1)], book)
+        assert book.states() == {"to0@example.org": UNKNOWN}
+        assert "broken off" in book.reply("to0@example.org")
+        assert book.calls[-1] == ("flush", "")
+        server.answers.clear()
+        assert delivered(sender, letter(1)).states() == {"to1@example.org": ACCEPTED}
 
 
 # Before the body
