@@ -20,8 +20,9 @@ from packmule.jobs.spans import Span, in_seconds
 from packmule.units import KIB
 
 __all__ = [
-    "NoResource", "SignalTimeout", "batch_id", "checkpoint", "fence", "flow", "job_id", "leave_network",
-    "progress", "prolong", "resource", "resume", "sleep", "spent", "step", "track", "wait_for",
+    "NoResource", "SignalTimeout", "attempt", "batch_id", "checkpoint", "fence", "flow", "job_id",
+    "leave_network", "progress", "prolong", "resource", "resume", "sleep", "spent", "step", "track",
+    "wait_for",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -60,6 +61,19 @@ def job_id() -> str | None:
     """The id of the job that this code runs in, or None outside of one."""
     job = running()
     return job.id if job else None
+
+
+def attempt() -> int:
+    """Which attempt of the job this is: 1 the first time, 2 in its first retry; 1 outside of a job.
+
+    A run that its process's death or a deploy broke off doesn't count, nor does one that slept or waited.
+
+    >>> from packmule import current
+    >>> current.attempt()
+    1
+    """
+    job = running()
+    return job.attempt if job else 1
 
 
 def fence() -> int | None:

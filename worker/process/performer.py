@@ -28,7 +28,7 @@ from packmule.worker.process.hush import Hush
 from packmule.worker.process.lookup import Lookup, Registered
 from packmule.worker.process.outcome import FINISHED, Outcome
 from packmule.worker.process.refusals import refuse_expired, refuse_other_version
-from packmule.worker.process.result import Returned, encoded
+from packmule.worker.process.result import NOT_KEPT, Returned, encoded
 
 log = logging.getLogger("packmule.worker")
 
@@ -205,7 +205,7 @@ class Performer:
             case Returned():
                 return outcome.exceeded(job, error.result, started, now, traits.at_once)
             case _:
-                retry = traits.may_retry(error) and not isinstance(error, Retry | FINAL)
+                retry = traits.may_retry(error) and not isinstance(error, Retry | FINAL | NOT_KEPT)
                 failure = failure_of(error, call.type.name)
                 return outcome.failed(
                     job, hushed(trace(error)), started, now, retry=retry, at_once=traits.at_once,

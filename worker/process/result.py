@@ -20,6 +20,10 @@ class ResultUnwritable(UsageError, TypeError):
     """A job returned what JSON can't hold."""
 
 
+NOT_KEPT = ResultTooLarge | ResultUnwritable
+"""What another attempt would meet again, after it had done all of its work a second time."""
+
+
 class Returned(Retry):
     """RQ's `Retry`, which a job returned, also as its result."""
 
@@ -40,7 +44,7 @@ def encoded(value: Any, name: str, attempt: int, lookup: Lookup, max_bytes: int)
         raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
     if len(result) > max_bytes:
         raise ResultTooLarge(
-            f"{name} returned {len(result)} bytes, and a result may hold {max_bytes}: "
+            f"{name} returned {len(result):,} bytes, and a result may hold {max_bytes:,}: "
             "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
         )
     return result
