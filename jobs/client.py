@@ -58,6 +58,8 @@ class Client:
     ...     handle.result(timeout=60)
     """
 
+    stays_default: ClassVar[bool] = False
+    """Whether it stays the default client, as in a test, when other code makes a client the default."""
     _default: ClassVar[Client | None] = None
     _choosing: ClassVar[threading.Lock] = threading.Lock()
 
@@ -101,8 +103,9 @@ class Client:
         return Client._default
 
     def make_default(self) -> Client:
-        """Use this client for `.enqueue(...)` in this process, and return it."""
-        Client._default = self
+        """Use this client for `.enqueue(...)` in this process, unless a test keeps its jobs; return it."""
+        if Client._default is None or not Client._default.stays_default:
+            Client._default = self
         return self
 
     def close(self) -> None:
@@ -136,11 +139,7 @@ class Client:
         prepared = _job(function).prepare(*args, **kwargs)
         return self.send(prepared.job, [prepared.call], prepared.options)[0]
 
-    def enqueue_many(
-        self,
-        function: JobFunction[..., Any] | JobCall[...],
-        calls: Calls,
-    ) -> JobHandles:
+    def enqueue_many(self, function: JobFunction[..., Any] | JobCall[...], calls: Calls) -> JobHandles:
         """Enqueue one job a call, hundreds a round trip, and return their handles in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments. None is sent unless
@@ -155,11 +154,7 @@ class Client:
         """Like `enqueue`, for coroutines. If cancelled before its command is sent, it enqueues nothing."""
         return await sent_in_thread(self.enqueue, function, *args, **kwargs)
 
-    async def aenqueue_many(
-        self,
-        function: JobFunction[..., Any] | JobCall[...],
-        calls: Calls,
-    ) -> JobHandles:
+    async def aenqueue_many(self, function: JobFunction[..., Any] | JobCall[...], calls: Calls) -> JobHandles:
         """Like `enqueue_many`, for coroutines. Once it is cancelled, no further round trip enqueues."""
         return await sent_in_thread(self.enqueue_many, function, calls)
 

@@ -85,8 +85,7 @@ def _default(client: C) -> Iterator[C]:
     """Make `client` the process's default client until the block ends."""
     from packmule.jobs.client import Client
 
-    before = Client._default
-    client.make_default()
+    before, Client._default = Client._default, client
     try:
         yield client
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import timedelta
 from inspect import Parameter
 from typing import Any, Literal, NoReturn
 
@@ -24,7 +25,7 @@ from packmule.jobs.job import JobCall, JobFunction
 from packmule.jobs.job_type import InvalidCall, JobType
 from packmule.jobs.options import DEFAULT_QUEUE, OPTION_NAMES, Options
 from packmule.jobs.said import Line
-from packmule.jobs.spans import Span
+from packmule.jobs.spans import Span, in_seconds
 from packmule.jobs.watch import BEGINNING, Logs, Watch, lines_from
 from packmule.testing.local_job import LocalJob, LocalPerformer, LocalWatch
 
@@ -44,6 +45,9 @@ class LocalClient(Client):
     rate are not enforced. A job that waits for a signal goes on once that is sent, or by `time_out`. With
     `raises` the error that ends a job is raised where it was performed.
     """
+
+    stays_default = True
+    """An application that makes a client of its own when it starts would take the test's jobs to a server."""
 
     def __init__(self, *, is_inline: bool = False, raises: bool = True) -> None:
         settings = Settings.from_env()
@@ -239,6 +243,7 @@ class LocalClient(Client):
         """The ids of the jobs that call `function` so."""
         wanted = function.job
         kwargs, options = _parted(wanted, named)
+        wanted_options = Options(**options)
         try:
             bound = wanted.signature.bind_partial(*args, **kwargs).arguments
             typed = converted(bound, wanted.arguments)
@@ -250,12 +255,9 @@ class LocalClient(Client):
             if job.type.name != wanted.name:
                 return False
             arguments = wanted.arguments_of(*job.call())
-            asked = {name: getattr(job.options, name) for name in options}
-            if "queue" in asked:
-                asked["queue"] = job.options.queue or DEFAULT_QUEUE
-            return asked == options and all(
-                wire.encode_argument(arguments[name]) == value for name, value in given.items()
-            )
+            return all(
+                _option(job.options, name) == _option(wanted_options, name) for name in options
+            ) and all(wire.encode_argument(arguments[name]) == value for name, value in given.items())
 
         return [id for id, job in self.jobs.items() if fits(job)]
 
@@ -278,6 +280,16 @@ def _parted(job: JobType, named: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     if unknown := options.keys() - OPTION_NAMES:
         raise InvalidCall(f"{job.name} has no argument {min(unknown)!r}, and no option is called that")
     return kwargs, options
+
+
+def _option(options: Options, name: str) -> Any:
+    """An option, with spans in seconds, however they were given."""
+    if name == "queue":
+        return options.queue or DEFAULT_QUEUE
+    value = getattr(options, name)
+    if isinstance(value, list | tuple) and name == "retry_intervals":
+        return [in_seconds(each) for each in value]
+    return in_seconds(value) if isinstance(value, timedelta) else value
 
 
 def _wanted(

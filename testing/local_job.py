@@ -19,8 +19,10 @@ from packmule.jobs.entry import Entry
 from packmule.jobs.interrupts import Waiting
 from packmule.jobs.job_type import JobType
 from packmule.jobs.options import Options
+from packmule.jobs.spans import in_seconds
 from packmule.jobs.steps import Recorded
 from packmule.jobs.watch import Watch
+from packmule.units import given_span
 from packmule.worker.process.call import Call
 from packmule.worker.process.claimed import Claimed
 from packmule.worker.process.outcome import Outcome
@@ -110,7 +112,9 @@ class LocalJob:
     def __str__(self) -> str:
         args, kwargs = self.call()
         said = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
-        return f"{self.type.name}({', '.join(said)}) in {self.entry.run.queue}, {self.status}"
+        at, delay = self.options.at, self.options.delay
+        due = f" at {at}" if at else f" in {given_span(in_seconds(delay))}" if delay else ""
+        return f"{self.type.name}({', '.join(said)}) in {self.entry.run.queue}, {self.status}{due}"
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import date
+from datetime import date, timedelta
 
 import pytest
 
@@ -14,6 +14,7 @@ from packmule.jobs.client import UnknownQueue
 from packmule.jobs.control import NotRetried
 from packmule.jobs.handle import JobCanceled, JobRaised
 from packmule.jobs.job_type import InvalidCall
+from packmule.jobs.options import InvalidOption
 from packmule.jobs.signaling import InvalidSignal, NotSignaled
 from packmule.testing.local import NoServer, NotDrained
 from packmule.testing.local_job import EndlessJob
@@ -30,37 +31,31 @@ def _no_runs() -> None:
 
 @job(queue="low", retries=2)
 def report(month: str, copies: int = 1) -> dict[str, object]:
-    runs.append((month, current.job_id(), context_attempt()))
+    runs.append((month, current.job_id(), current.attempt()))
     current.progress(copies, 3, "printing")
     return {"month": month, "pages": (1, 2), "on": date(2026, 11, 1)}
 
 
 @job(retries=1)
 def speak() -> None:
-    current.log("begins", "warning", attempt=context_attempt())
-    current.emit({"attempt": context_attempt()})
-    if context_attempt() == 1:
+    current.log("begins", "warning", attempt=current.attempt())
+    current.emit({"attempt": current.attempt()})
+    if current.attempt() == 1:
         raise ValueError("not yet")
-
-
-def context_attempt() -> int:
-    running = packmule.jobs.context.running()
-    assert running
-    return running.attempt
 
 
 @job(retries=2, give_up_on=(KeyError,))
 def flaky(good_at: int, error: str = "value") -> int:
     runs.append(current.resume(0))
-    current.checkpoint(context_attempt())
-    if context_attempt() < good_at:
+    current.checkpoint(current.attempt())
+    if current.attempt() < good_at:
         raise {"value": ValueError, "key": KeyError}[error]("not yet")
-    return context_attempt()
+    return current.attempt()
 
 
 @job
 def again(limit: int | None = None) -> str:
-    if context_attempt() < 3:
+    if current.attempt() < 3:
         raise Retry(after=60, limit=limit)
     return "done"
 
@@ -290,7 +285,44 @@ def test_unique_jobs_and_chosen_ids_are_enqueued_once():
         assert len(queue.drain()) == 2
 
 
+@job(retries=3)
+def returns_too_much(size: int) -> str:
+    runs.append(size)
+    return "x" * size
+
+
+def test_a_job_whose_result_cannot_be_kept_is_not_performed_again():
+    with testing.inline(raises=False):
+        handle = returns_too_much.enqueue(2_000_000)
+    assert "returned 2,000,002 bytes, and a result may hold 1,048,576" in handle.refresh().error
+    assert (handle.status, runs) == ("failed", [2_000_000])
+
+
+def test_spans_are_compared_however_they_were_given():
+    with testing.queue() as queue:
+        report.options(delay=timedelta(minutes=5), retry_intervals=["1m", 5]).enqueue("2026-11")
+        queue.assert_enqueued(report, delay="5m", retry_intervals=[timedelta(minutes=1), "5s"])
+        queue.assert_enqueued(report, delay=300)
+        with pytest.raises(AssertionError, match=r"'2026-11'\) in low, scheduled in 5 min"):
+            queue.assert_enqueued(report, delay="6m")
+        with pytest.raises(InvalidOption, match="give seconds, a timedelta, or a text"):
+            queue.assert_enqueued(report, delay="5 minuts")
+
+
 # --- around
+
+
+def test_a_client_that_the_application_makes_takes_no_job_of_a_test():
+    with testing.queue() as queue:
+        with packmule.Client().make_default():  # as an application does when it starts
+            handle = report.enqueue("2026-11")
+            assert packmule.Client.default() is queue
+        assert queue.drain() == [handle]
+    assert packmule.Client.default() is not queue
+
+
+def test_the_first_attempt_is_that_of_code_that_runs_outside_of_a_job():
+    assert current.attempt() == 1
 
 
 def test_what_only_a_server_has_is_refused_with_the_way_out():

@@ -61,7 +61,12 @@ def close_the_month(month: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "passed"), [({"test_shop.py": PROJECT, "shop.py": SHOP}, 5), (modules("testing"), 3)]
+    ("files", "passed"),
+    [
+        ({"test_shop.py": PROJECT, "shop.py": SHOP}, 5),
+        (modules("testing"), 3),
+        (modules("projects"), 1),  # an application that makes a client of its own
+    ],
 )
 def test_the_fixtures_work_in_a_project_of_its_own(files, passed, tmp_path):
     for name, text in files.items():
