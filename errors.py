@@ -70,6 +70,7 @@ def meant(name: str, known: Iterable[str]) -> str | None:
     by_end = {each.rpartition(".")[2]: each for each in those_of_it_last}
     far = {end: _mistakes(last.lower(), end.lower()) for end in by_end}
     near = [end for end in by_end if far[end] <= max(1, (min(len(last), len(end)) + 1) // 3)]
+    near = [end for end in near if far[end] < len(end)]  # or they have no letter in common
     if not near and len(last) >= SHORTEST_BEGINNING:
         near = [end for end in by_end if end.lower().startswith(last.lower())]
     return by_end[min(near, key=far.__getitem__)] if near else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from functools import cache
@@ -172,7 +173,15 @@ def _fits(value: Any, kind: Any) -> bool:
     return True
 
 
+_EXAMPLES = {"datetime": "2026-12-01T08:00:00Z", "date": "2026-12-01", "time": "08:00:00", "duration": "PT5M"}
+_TIMES = re.compile(rf"(?:Expected `|Invalid (?:RFC3339 encoded|ISO8601) )({'|'.join(_EXAMPLES)})\b")
+
+
 def explained(error: Exception) -> str:
     """msgspec's text, such as `Expected `int`, got `str` - at `$.width``, with the argument in front."""
     text, is_placed, place = str(error).rpartition(" - at `$.")
-    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}" if is_placed else place
+    if not is_placed:
+        return place
+    found = _TIMES.match(text)
+    example = f": give one such as {_EXAMPLES[found[1]]}" if found else ""
+    return f"argument {place.rstrip('`')}: {text[0].lower()}{text[1:]}{example}"

@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from packmule.errors import UsageError
+from packmule.errors import UsageError, meant
 from packmule.jobs.arguments import arguments_type, converted, explained, ways_to_give
 from packmule.jobs.limits import InvalidLimit, JobLimits, job_limits
 from packmule.jobs.options import JobOptions, Options
@@ -248,19 +248,18 @@ class JobType:
 
     def invalid(self, error: Exception, kwargs: Mapping[str, Any]) -> InvalidCall:
         """What to raise for a call that doesn't fit."""
-        return InvalidCall(f"{self.name}: {explained(error)}{self._way_out(kwargs)}")
+        return InvalidCall(f"{self.name}: {self._unknown(kwargs) or explained(error)}")
 
-    def _way_out(self, kwargs: Mapping[str, Any]) -> str:
-        """What to do about the first of `kwargs` that is no argument, an option above all."""
-        parameters = self.signature.parameters
-        if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    def _unknown(self, kwargs: Mapping[str, Any]) -> str:
+        """What is wrong with the first of `kwargs` that is no argument, if there is one."""
+        known = self.signature.parameters
+        name = next((each for each in kwargs if each not in known), None)
+        if name is None or any(each.kind is each.VAR_KEYWORD for each in known.values()):
             return ""
-        for name in kwargs:
-            if name in JobOptions.__annotations__ and name not in parameters:
-                return f", which is an option: give it to .options({name}=...)"
-            if name not in parameters:
-                return f": there are {', '.join(parameters)}" if parameters else ": there are none"
-        return ""
+        said, near = f"got an unexpected keyword argument {name!r:.100}", meant(name, known)
+        if name in JobOptions.__annotations__:
+            return f"{said}, which is an option: give it to .options({name}=...)"
+        return f"{said}: did you mean {near}?" if near else f"{said}: there are {', '.join(known) or 'none'}"
 
 
 def job_type(

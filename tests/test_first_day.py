@@ -64,7 +64,7 @@ def test_a_wrong_name(user: CommandLine) -> None:
     ("arguments", "said"),
     [
         (("month=5", "copies=two"), "argument copies: expected `int`, got `str`"),
-        (("mnth=5",), "missing a required argument: 'month': there are month, copies"),
+        (("mnth=5",), "got an unexpected keyword argument 'mnth': did you mean month?"),
         ((), "missing a required argument: 'month'"),
         (("month",), "'month' is not NAME=VALUE"),
     ],
@@ -145,6 +145,12 @@ def test_a_wrong_cron_expression(user: CommandLine) -> None:
         assert wrong in said
 
 
+def test_the_name_of_a_function_in_the_place_of_a_ready_made_job(user: CommandLine) -> None:
+    said = complaint(user.run("enqueue", "report", "month=5"), 2)
+    assert "to enqueue yours, use packmule enqueue call mill.report" in said
+    assert "No such command 'repot'" in complaint(user.run("enqueue", "repot"), 2)
+
+
 def test_a_worker_that_was_started_before_the_job_was_written(working: CommandLine, client: Redis) -> None:
     module = working.cwd / "mill.py"
     module.write_text(JOBS + "\n\n@job\ndef invoice(number: int) -> int:\n    return number\n")
@@ -152,8 +158,8 @@ def test_a_worker_that_was_started_before_the_job_was_written(working: CommandLi
     assert done.returncode == 1
     (id,) = re.findall("^([0-9a-f]{32}) waits for", done.stderr, re.MULTILINE)
     text = (
-        "a worker that knows mill.invoice: those running were started before it was written, or don't load "
-        "its module (PACKMULE_MODULES); restart them"
+        "a worker that knows mill.invoice: restart those that started before it was written or don't load "
+        "its module (PACKMULE_MODULES); if it was renamed, keep the old name as a job, too"
     )
     assert f"{id} waits for {text}" in " ".join(done.stderr.split())
     assert reader.read(client, id).status in ("scheduled", "queued", "started")
