@@ -94,14 +94,14 @@ def of_unknown(client: Redis, info: JobInfo) -> str | None:
     """That a scheduled job waits for a worker that knows its function; None if it does not.
 
     >>> of_unknown(client, reader.read(client, "2a9f"))  # doctest: +SKIP
-    'a worker that knows shop.report: those running were started before it was ...'
+    'a worker that knows shop.report: restart those that started before it was ...'
     """
     since = client.hget(keys.job_key(info.id), "unknown_since") if info.status == "scheduled" else None
     if not since:
         return None
     return (
-        f"a worker that knows {info.name}: those running were started before it was written, or don't load "
-        "its module (PACKMULE_MODULES); restart them"
+        f"a worker that knows {info.name}: restart those that started before it was written or don't load "
+        "its module (PACKMULE_MODULES); if it was renamed, keep the old name as a job, too"
     )
 
 

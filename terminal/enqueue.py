@@ -35,11 +35,25 @@ class ReadyJobs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that `args` name. Raises `UsageError`, which says how a job of one's own is called."""
-        if "." in args[0]:
-            raise click.UsageError(
-                f"{args[0]} is no ready-made job: call yours with: packmule enqueue call {args[0]}", ctx
-            )
-        return super().resolve_command(ctx, args)
+        name = args[0]
+        if name in self.commands or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        own = name if "." in name else _own(ctx.find_object(App), name)
+        if own is None:
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(
+            f"{name} is not a ready-made job: to enqueue yours, use {ctx.command_path} call {own}", ctx
+        )
+
+
+def _own(app: App | None, name: str) -> str | None:
+    """The dotted name of the user's job whose function is called `name`, if there is one."""
+    from packmule.jobs import registry
+
+    if app is not None:
+        app.load_if_possible()
+    own = (each for each in registry.names() if each not in registry.READY)
+    return next((each for each in own if each.rpartition(".")[2] == name), None)
 
 
 @click.group(cls=ReadyJobs)

@@ -17,7 +17,7 @@ from packmule.observe.waits import of_unknown
 from packmule.plain_text import plain
 from packmule.terminal import show, show_job
 from packmule.terminal.app import App
-from packmule.terminal.say import complain, say
+from packmule.terminal.say import complain, program, say
 from packmule.terminal.show import err
 from packmule.units import given_span
 
@@ -140,4 +140,4 @@ def _state(info: JobInfo) -> str:
 def hint_without_workers(client: Redis, bars: Progress) -> None:
     """Say that no worker runs, if so."""
     if not client.scard(keys.WORKERS):
-        bars.console.print("no worker is running; start one with: packmule worker")
+        bars.console.print(f"no worker is running; start one with: {program()} worker")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
+from enum import Enum
 from types import NoneType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -96,13 +97,10 @@ def _facts(job: JobType) -> dict[str, Any]:
     }
 
 
-class _Hidden:
-    """Stands for a default that is a secret."""
+class _Shown(str):
+    """A default without quotes."""
 
-    def __repr__(self) -> str:
-        from packmule.jobs.masking import MASK
-
-        return MASK
+    __repr__ = str.__str__
 
 
 def _signature(job: JobType) -> str:
@@ -117,7 +115,9 @@ def _signature(job: JobType) -> str:
     for each in signature.parameters.values():
         is_given = each.default is not each.empty
         hides = is_given and masked_argument(job, each.name, each.default) == MASK
-        default = _Hidden() if hides else each.default
+        default = _Shown(MASK) if hides else each.default
+        if isinstance(default, Enum):
+            default = default.value
         kind = kinds.get(each.name, each.annotation)
         parameters.append(each.replace(default=default, annotation=kind))
     returned = kinds.get("return", signature.return_annotation)

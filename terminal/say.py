@@ -17,6 +17,12 @@ def say_lines(text: str, ends: bool = True) -> None:
     click.echo(plain_lines(text), nl=ends)
 
 
+def program() -> str:
+    """What a person types to run a command: `packmule`, or `manage.py packmule` in a Django project."""
+    context = click.get_current_context(silent=True)
+    return (context.find_root().info_name if context else None) or "packmule"
+
+
 def complain(text: object) -> None:
     """Print `text` as one line on standard error, however many lines it has."""
     click.echo(f"packmule: {plain(' '.join(str(text).split()))}", err=True)

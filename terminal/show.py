@@ -211,9 +211,13 @@ def distance(at: str | float) -> str:
     if found is None:
         return str(at)
     seconds = time.time() - found.timestamp()
-    away = abs(seconds)
-    unit, size = next(((unit, size) for bound, unit, size in AGES if away < bound), ("d", 86_400))
-    return f"{away / size:.0f} {unit} ago" if seconds >= 0 else f"in {away / size:.0f} {unit}"
+    return f"{age(seconds)} ago" if seconds >= 0 else f"in {age(-seconds)}"
+
+
+def age(seconds: float) -> str:
+    """A long span in whole units: `5 min`."""
+    unit, size = next(((unit, size) for bound, unit, size in AGES if seconds < bound), ("d", 86_400))
+    return f"{seconds / size:.0f} {unit}"
 
 
 def exact(at: str | float) -> str:

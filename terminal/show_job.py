@@ -14,6 +14,7 @@ from packmule.jobs.masking import masked_job, masked_result
 from packmule.jobs.reader import JobInfo
 from packmule.plain_text import one_line, plain
 from packmule.terminal import show
+from packmule.terminal.say import program
 from packmule.units import given_span, span
 
 STYLES = {
@@ -77,7 +78,7 @@ def job(
             "last lines": show.lines(text) if (text := "\n".join(last)) else None,
             "result": show.lines(show.pretty_json(masked_result(info))) if info.result is not None else None,
             "error": show.lines(info.error.strip()) if info.error and traceback else info.reason,
-            "others like it": f"packmule errors show {info.fingerprint}" if info.fingerprint else None,
+            "others like it": f"{program()} errors show {info.fingerprint}" if info.fingerprint else None,
         }
     )
 

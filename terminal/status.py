@@ -8,6 +8,7 @@ import click
 
 from packmule.terminal.app import App
 from packmule.terminal.parameters import json_option
+from packmule.terminal.say import program
 
 if TYPE_CHECKING:
     from packmule.observe.leadership import Leader
@@ -28,7 +29,6 @@ def status(app: App, json: bool) -> None:
     from packmule.terminal import show, show_job
     from packmule.terminal.banner import server_text
     from packmule.terminal.queue import depths_by_queue, show_queues
-    from packmule.units import span
 
     found = depths_by_queue(app)
     workers = cluster.workers(app.client)
@@ -45,18 +45,20 @@ def status(app: App, json: bool) -> None:
     bound = f" of {allowed >> 20} MiB" if allowed else ", unlimited"
     show.facts(
         {
-            "server": f"{server_text(app)}, up {span(server['up_seconds'])}",
+            "server": f"{server_text(app)}, up {show.age(server['up_seconds'])}",
             "clients": server["clients"],
             "memory": f"{used / 2**20:.1f} MiB{bound}{no_more}",
             "leader": _leading(leads, running)
-            or "no scheduler is running; start one with: packmule scheduler",
-            "schedules": f"{faulty:,} faulty; packmule schedule list shows why" if faulty else None,
+            or f"no scheduler is running; start one with: {program()} scheduler",
+            "schedules": f"{faulty:,} faulty; {program()} schedule list shows why" if faulty else None,
             "workers": _disagreement(cluster.disagreeing(workers)),
         }
     )
     show.out.print()
     show_queues(found)
     show.out.print()
+    if any(each["current_job"] for each in workers):
+        app.load_if_possible()  # which says what of their arguments is secret
     jobs = reader.read_many(app.client, [each["current_job"] for each in workers])
     rows = [
         (
@@ -70,7 +72,7 @@ def status(app: App, json: bool) -> None:
         for each, job in zip(workers, jobs, strict=True)
     ]
     columns = ("worker", "state", "done", "failed", "queues", "job")
-    empty = "no worker is running; start one with: packmule worker"
+    empty = f"no worker is running; start one with: {program()} worker"
     show.table(columns, rows, empty, shorten="job")
 
 

@@ -19,6 +19,11 @@ from packmule.tests.command_line import ROOT, SHOP, CommandLine, Done, Run, comp
 MORE = '''
 from typing import Any
 from datetime import timedelta
+from enum import Enum
+
+
+class Colour(Enum):
+    RED = "red"
 
 
 @job(queue="low", timeout=600, retries=3, result_ttl=timedelta(hours=2), give_up_on=(KeyError,), rate="9/m")
@@ -31,7 +36,7 @@ def report(month: str, copies: int = 1, *, note: "str | None" = None, pin: str =
 
 
 @job
-def loose(what, when: "int | str" = 0, **more: Any) -> None:
+def loose(what, when: "int | str" = 0, colour: Colour = Colour.RED, **more: Any) -> None:
     pass
 '''
 
@@ -59,7 +64,7 @@ def test_registered_jobs_are_listed_with_signature_and_options_but_no_secret(pac
         "    queue default, timeout 3 min",
         "desk.boom() -> None",
         "    queue default, timeout 3 min",
-        "desk.loose(what, when: int | str = 0, **more: Any) -> None",
+        "desk.loose(what, when: int | str = 0, colour: Colour = 'red', **more: Any) -> None",
         "    queue default, timeout 3 min",
         "desk.report(month: str, copies: int = 1, *, note: str | None = None, pin: str = (hidden)) -> str",
         "    queue low, timeout 10 min, result_ttl 2 h, retries 3, rate 9/m",

@@ -221,6 +221,11 @@ def test_isolated_and_async_jobs_have_connections_of_their_own(project: Project)
 
 def test_the_whole_command_line_is_there(project: Project):
     assert "Usage: manage.py packmule" in project.manage("packmule", "--help")
+    said = project.manage("packmule", "enqueue", "kept", code=2)
+    assert "to enqueue yours, use manage.py packmule enqueue call orders.jobs.kept" in said
+    elsewhere = {"PACKMULE_REDIS_URL": "", "PACKMULE_DATA_DIR": str(project.home / "elsewhere")}
+    said = project.manage("packmule", "status", **elsewhere)
+    assert said.count("start one with: manage.py packmule ") == 2
     id = (
         project.manage("packmule", "enqueue", "call", "orders.jobs.kept").strip().splitlines()[-1].split()[-1]
     )

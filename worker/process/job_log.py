@@ -13,6 +13,7 @@ from packmule.units import span
 from packmule.worker.crash_report import CrashReport
 from packmule.worker.process.call import Call
 from packmule.worker.process.claimed import Claimed
+from packmule.worker.process.failure import name_of
 from packmule.worker.process.outcome import FAILED, FINISHED, RETRIED, STOPPED, Outcome
 from packmule.worker.rescue import Rescued
 
@@ -133,7 +134,7 @@ class JobLog:
     def refused(self, job: Claimed | Outcome, ended: Outcome) -> None:
         """Log the end of a job that was not performed."""
         if ended.kind:
-            _tell(job, "-", ended)
+            _tell(job, name_of(job.data) if isinstance(job, Claimed) else "-", ended)
 
     def crashed(self, call: Call, report: CrashReport, rescued: Rescued) -> None:
         """Log that the process of an isolated job died."""
