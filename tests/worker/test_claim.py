@@ -374,7 +374,7 @@ def test_a_job_that_ends_just_before_it_would_be_marked_is_never_marked(client, 
     assert client.zcard("rq:wip:default") == 0
 
 
-def test_a_rescue_of_many_jobs_takes_many_short_calls(client):
+def test_a_rescue_of_many_jobs_takes_many_short_calls(client, produce):
     ids = pool_jobs.add.enqueue_many([(1,)] * 1000)
     claims = Claims(client, "w1", Strict(["default"]))
     while claims.finish_and_claim(claims.next_id(), [], 300).jobs:
@@ -393,7 +393,7 @@ def test_a_rescue_of_many_jobs_takes_many_short_calls(client):
     assert client.exists(keys.claims_key("w1"), keys.waiting_key("w1"), keys.LEASES) == 0
 
 
-def test_whoever_renews_the_first_lease_after_all_had_ended_begins_a_lull(client):
+def test_whoever_renews_the_first_lease_after_all_had_ended_begins_a_lull(client, produce):
     pool_jobs.add.enqueue_many([(1,)] * 2)
     assert Claims(client, "w1", Strict(["default"])).finish_and_claim("c1", [], 1).jobs
     client.zadd(keys.LEASES, {"w1": 1})
