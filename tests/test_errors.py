@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections import Counter
@@ -43,6 +44,7 @@ def product() -> list[Path]:
     ]
 
 
+@functools.cache
 def exceptions() -> list[tuple[Path, ast.ClassDef, type[BaseException]]]:
     """Each exception class of ours: where it is defined, its syntax, and the class."""
     found = []
@@ -58,23 +60,24 @@ def exceptions() -> list[tuple[Path, ast.ClassDef, type[BaseException]]]:
     return found
 
 
-FOUND = exceptions()
-ERRORS = [each for each in FOUND if each[1].name not in CONTROL_FLOW and each[0].name != "errors.py"]
+def problems() -> list[tuple[Path, ast.ClassDef, type[BaseException]]]:
+    """Those that somebody has to handle."""
+    return [each for each in exceptions() if each[1].name not in CONTROL_FLOW and each[0].name != "errors.py"]
 
 
 def test_no_two_exceptions_have_the_same_name() -> None:
-    names = Counter(node.name for _, node, _ in FOUND)
+    names = Counter(node.name for _, node, _ in exceptions())
     assert [name for name, count in names.items() if count > 1] == []
     assert set(names) >= CONTROL_FLOW
 
 
 def test_every_error_is_in_the_tree() -> None:
-    assert [str(kind) for _, _, kind in ERRORS if not issubclass(kind, errors.Error)] == []
-    assert {kind.exit_code for _, _, kind in ERRORS} == {1, 2, 3}
+    assert [str(kind) for _, _, kind in problems() if not issubclass(kind, errors.Error)] == []
+    assert {kind.exit_code for _, _, kind in problems()} == {1, 2, 3}
 
 
 def test_every_error_says_in_one_sentence_what_it_is() -> None:
-    said = {node.name: " ".join((ast.get_docstring(node) or "").split()) for _, node, _ in ERRORS}
+    said = {node.name: " ".join((ast.get_docstring(node) or "").split()) for _, node, _ in problems()}
     assert [name for name, text in said.items() if not text.endswith(".")] == []
     assert [name for name, text in said.items() if re.search(r"[.!?] +[A-Z`]", text)] == []
 
@@ -82,7 +85,7 @@ def test_every_error_says_in_one_sentence_what_it_is() -> None:
 def test_every_error_is_defined_where_it_is_raised() -> None:
     """In its module, or in the `__init__` of its folder, which the module itself can't import."""
     elsewhere = []
-    for path, node, _ in ERRORS:
+    for path, node, _ in problems():
         nearby = {path, path.with_name("__init__.py")}
         texts = [(ROOT / each).read_text() for each in nearby if (ROOT / each).exists()]
         if not any(re.search(rf"(?<!class )\b{node.name}[(]|raise {node.name}\b", text) for text in texts):

@@ -15,17 +15,20 @@ from packmule.tests.worker.pools import children_of, ended, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
-PAYLOADS = {
-    b"\x00\xff garbage": "neither JSON nor compressed JSON",
-    b"": "cut short",
-    b"[1, 2]": "not [name, null, [positional], {named}]",
-    b"[" * 100_000: "not JSON",
-    zlib.compress(b" " * 200_000_000): "unpacks to more than 16777216 bytes",
-    zlib.compress(b"[]")[:-3]: "cut short",
-    b"\x80\x04N.": "a pickle",
-    b'["os.system",null,["true"],{}]': "not a registered job",
-    b'["packmule.tests.worker.pool_jobs.add",null,["one"],{}]': "argument a",
-}
+
+def payloads() -> dict[bytes, str]:
+    """What a payload may be, and why its job fails."""
+    return {
+        b"\x00\xff garbage": "neither JSON nor compressed JSON",
+        b"": "cut short",
+        b"[1, 2]": "not [name, null, [positional], {named}]",
+        b"[" * 100_000: "not JSON",
+        zlib.compress(b" " * 200_000_000): "unpacks to more than 16777216 bytes",
+        zlib.compress(b"[]")[:-3]: "cut short",
+        b"\x80\x04N.": "a pickle",
+        b'["os.system",null,["true"],{}]': "not a registered job",
+        b'["packmule.tests.worker.pool_jobs.add",null,["one"],{}]': "argument a",
+    }
 
 
 def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(server, client):
@@ -53,13 +56,14 @@ def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(serv
 
 
 def test_corrupt_payloads_fail_with_their_reasons_and_their_worker_lives(server, client):
-    ids = pool_jobs.add.enqueue_many([(1,)] * len(PAYLOADS))
-    for id, payload in zip(ids, PAYLOADS, strict=True):
+    reasons = payloads()
+    ids = pool_jobs.add.enqueue_many([(1,)] * len(reasons))
+    for id, payload in zip(ids, reasons, strict=True):
         client.hset(keys.job_key(id), "data", payload)
     with pool(server, unknown_for=0) as process:
         until(lambda: client.scard(keys.WORKERS) == 1)
         children = children_of(process.pid)
-        for id, reason in zip(ids, PAYLOADS.values(), strict=True):
+        for id, reason in zip(ids, reasons.values(), strict=True):
             record = ended(client, id)
             assert record.status == "failed"
             assert reason in record.reason
