@@ -140,6 +140,15 @@ def test_each_end_of_a_job_is_a_line_with_its_time_and_reason(packmule: CommandL
     assert "the payload is" in text
 
 
+def test_the_line_of_a_job_that_was_refused_names_it(packmule: CommandLine, client: Redis) -> None:
+    id = packmule.output("enqueue", "call", "shop.add", "a=1")
+    client.hset(keys.job_key(id), "data", b'["shop.add",null,["one"],{}]')  # as older code enqueued it
+    (text,) = [text for _, text in logged(packmule) if id in text]
+    assert re.search(
+        r"failed .*  shop\.add  InvalidCall: shop\.add: argument a: expected `int`, got `str`", text
+    )
+
+
 def test_a_traceback_shows_the_frames_of_the_job_and_none_of_ours(
     packmule: CommandLine, client: Redis
 ) -> None:
