@@ -21,13 +21,13 @@ SECTIONS = {
         "worker": "Run a pool of worker processes until SIGTERM, which drains it.",
         "scheduler": "Run a dedicated scheduler; any number may run, and one leads.",
         "dashboard": "Serve the dashboard over HTTP.",
-        "watch": "Send the files in INBOX through a pipeline, each content once.",
-        "webhooks": "Post events of jobs to webhooks, until SIGTERM.",
+        "watch": "Run files from INBOX through a pipeline, once per content.",
+        "webhooks": "Post job events to webhooks until SIGTERM.",
     },
     "Work with jobs": {
         "enqueue": "Enqueue a job and print its id.",
         "jobs": "List the registered jobs with their arguments and options.",
-        "job": "Show, list, cancel and retry jobs, and print what they say.",
+        "job": "Show, list, cancel and retry jobs, and print their logs and output.",
         "batch": "List, show, pause, resume and cancel batches of jobs.",
         "flow": "List, draw and retry flows of jobs.",
         "pipeline": "List, show, check and run pipelines of file jobs.",
@@ -35,23 +35,23 @@ SECTIONS = {
     "Work with queues, mail and files": {
         "queue": "List, pause, resume, purge and limit queues.",
         "schedule": "Add, list, show, pause and remove schedules of jobs.",
-        "email": "Look at mails: their templates, and what became of them.",
-        "suppression": "Say which addresses and domains get no mail.",
-        "files": "List, take out and delete files in the storage.",
+        "email": "Preview templates, and list, show and resolve mails.",
+        "suppression": "Manage the addresses and domains that get no mail.",
+        "files": "List, download and delete files in the storage.",
     },
     "Observe": {
         "status": "Show queues, workers, the leading scheduler and the server.",
-        "top": "Show live what runs and what ran lately.",
-        "events": "Print what happened to jobs, as it is kept or live.",
+        "top": "Show live what is running and what ran recently.",
+        "events": "Print job events, stored or live.",
         "errors": "List, show, resolve, ignore and retry errors.",
         "limits": "Show which limits block jobs.",
-        "locks": "Show who holds which lock.",
+        "locks": "Show locks and who holds them.",
         "metrics": "Print metrics of queues, workers and executions for Prometheus.",
         "health": "Ask a worker, scheduler or webhooks process whether it is ready.",
         "audit": "Print who did what, when, and from where.",
         "look": "Show the jobs of any RQ system in a browser, read-only.",
     },
-    "Let people and programs in": {
+    "Manage access": {
         "user": "Add, change and list the dashboard's users.",
         "token": "Add, list and revoke tokens for the HTTP API.",
         "mcp": "Serve the Model Context Protocol on standard input and output.",
@@ -59,7 +59,7 @@ SECTIONS = {
     "Try and check": {
         "demo": "Run an e-mail, an image and a file job on samples.",
         "check": "Check the settings and whether servers are reachable.",
-        "drill": "Kill workers and Redis under load and check the promises.",
+        "drill": "Kill workers and Redis under load, and check the promises.",
     },
 }
 """The commands by the heading under which `packmule --help` lists them, each with what it says of them.

@@ -58,8 +58,8 @@ def bulk_options(command: F) -> F:
             metavar="FILE",
             help="Send one mail to each of this list: CSV, TSV, JSON Lines, Parquet or Excel.",
         ),
-        click.option("--column", help="The list's column of addresses.  [default: found]"),
-        click.option("--encoding", help="How the list is written: utf-8, cp1252.  [default: found]"),
+        click.option("--column", help="The list's column of addresses.  [default: detected]"),
+        click.option("--encoding", help="The list's encoding: utf-8, cp1252.  [default: detected]"),
         click.option("--sheet", help="Read this sheet of a workbook.  [default: the first]"),
         click.option("--max-bad", type=Share(), help="Refuse the list if more rows are bad.  [default: 5%]"),
         click.option("--bad-rows", metavar="FILE", help="Write all bad rows to this file, as JSON Lines."),
@@ -139,7 +139,7 @@ def follow_bulk(app: App, id: str, json: bool, timeout: float | None = None) -> 
                 break
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"bulk send {id} had not ended after {units.given_span(timeout)}, and goes on: "
+                    f"bulk send {id} has not ended after {units.given_span(timeout)}, and continues: "
                     f"packmule email bulk {id}"
                 )
             if time.monotonic() > hint_at:
@@ -192,16 +192,16 @@ def _tell(report: Report) -> None:
     found, before = report.checked, report.before
     if found.bad:
         complain(
-            f"{found.source}: {found.bad:,} of {found.rows:,} rows are bad and left out: {_first_bad(report)}"
+            f"{found.source}: {found.bad:,} of {found.rows:,} rows are bad and skipped: {_first_bad(report)}"
         )
     if before.sent:
         complain(
-            f"{before.sent:,} of {found.recipients:,} recipients got this mail before, under the key "
-            f"{report.key}, and get nothing again; give another --key to send it to them again"
+            f"{before.sent:,} of {found.recipients:,} recipients already got this mail under the key "
+            f"{report.key}, and don't get it again; use another --key to send it to them again"
         )
     for sample in report.samples:
         if sample.error:
-            complain(f"no mail can be made for {sample.to}: {sample.error}; the others go on")
+            complain(f"can't make a mail for {sample.to}: {sample.error}; the others are sent")
 
 
 def _first_bad(report: Report) -> str:
@@ -235,14 +235,14 @@ def _show_dry_run(report: Report) -> None:
         show.table(("line", "column", "bad because"), rows, "", show.NARROW)
     for number, sample in enumerate(report.samples, start=1):
         _show_sample(number, sample)
-    say("Nothing was sent: leave --dry-run out to send it.")
+    say("Nothing was sent: omit --dry-run to send it.")
 
 
 def _show_sample(number: int, sample: Sample) -> None:
     say("")
     say(f"{number}. To: {sample.to}")
     if sample.error:
-        say(f"   none can be made: {sample.error}")
+        say(f"   can't be made: {sample.error}")
         return
     say(f"   Subject: {sample.subject}")
     lines = plain_lines(sample.text or "").strip().splitlines()

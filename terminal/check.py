@@ -16,8 +16,8 @@ from packmule.terminal.parameters import json_option
 def check(app: App, json: bool) -> int:
     """Check the settings and whether servers are reachable.
 
-    Redis, the lock nodes, the storage and the mail server are asked. Exit with 3 if Redis can't be reached,
-    and with 1 for other faults.
+    This connects to Redis, the lock nodes, the storage and the mail server. Exit with 3 if Redis can't be
+    reached, and with 1 for other faults.
     """
     from packmule.observe.check.checks import Checks
     from packmule.observe.check.variables import origins, places, shown

@@ -20,8 +20,8 @@ from packmule.terminal.serving import listen, listen_nearby, serve
 def dashboard(app: App, host: str | None, port: int | None) -> None:
     """Serve the dashboard over HTTP.
 
-    If no port is given and 9181 is taken, it takes the next free one, in development.
-    Without users it prints a link that makes the first admin.
+    In development, if no port is given and 9181 is taken, it uses the next free one. If there are no users,
+    it prints a link that creates the first admin.
     """
     from packmule.dashboard.login.links import Links, address_of
     from packmule.dashboard.login.log_in import LogIn
@@ -40,6 +40,6 @@ def dashboard(app: App, host: str | None, port: int | None) -> None:
     address = address_of(host, port, settings.prefix)
     say(f"The dashboard is on {address}", err=True)
     if setup := Links(LogIn(app.client)).make_setup():
-        say(f"Make the first admin, within an hour: {address}/login/setup/{setup}", err=True)
+        say(f"Create the first admin within an hour: {address}/login/setup/{setup}", err=True)
     logs.begin(app.settings)
     serve(server, listening)

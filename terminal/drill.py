@@ -31,26 +31,33 @@ MOST_LOAD = 2
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Drill for this long.  [default: 1]"
 )
-@click.option("--kills", type=click.IntRange(min=0), default=0, help="Or inject this many SIGKILLs,")
-@click.option("--terms", type=click.IntRange(min=0), default=0, help="SIGTERMs,")
-@click.option("--freezes", type=click.IntRange(min=0), default=0, help="SIGSTOPs of some seconds,")
-@click.option("--redis-kills", type=click.IntRange(min=0), default=0, help="kills or restarts of Redis,")
+@click.option("--kills", type=click.IntRange(min=0), default=0, help="Inject this many SIGKILLs instead.")
+@click.option("--terms", type=click.IntRange(min=0), default=0, help="Inject this many SIGTERMs.")
 @click.option(
-    "--outages", type=click.IntRange(min=0), default=0, help="and outages: Redis away, the network cut."
+    "--freezes", type=click.IntRange(min=0), default=0, help="Inject this many SIGSTOPs of some seconds."
+)
+@click.option(
+    "--redis-kills", type=click.IntRange(min=0), default=0, help="Kill or restart Redis this many times."
+)
+@click.option(
+    "--outages",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Freeze Redis or cut the network this many times.",
 )
 @click.option(
     "--pools",
     type=click.IntRange(min=2),
     default=3,
     show_default=True,
-    help="How many pools of workers to run.",
+    help="Run this many pools of workers.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
     default=4,
     show_default=True,
-    help="How many processes each pool has.",
+    help="Run this many processes per pool.",
 )
 @click.option("--seed", type=int, help="Repeat the faults of an earlier drill.  [default: random]")
 @click.option(
@@ -72,7 +79,7 @@ def drill(
     here: bool,
     as_json: bool,
 ) -> int:
-    """Kill workers and Redis under load and check the promises.
+    """Kill workers and Redis under load, and check the promises.
 
     No job may be lost, stuck or wrongly recorded.
     """
@@ -83,12 +90,12 @@ def drill(
 
     counts = {"kill": kills, "term": terms, "freeze": freezes, "redis": redis_kills, "outage": outages}
     if minutes is not None and any(counts.values()):
-        raise click.UsageError("use --minutes or numbers of faults, not both")
+        raise click.UsageError("give --minutes or numbers of faults, not both")
     if here and app.settings.redis_url is None:
         raise click.UsageError("--here needs a server of your own: set PACKMULE_REDIS_URL")
     if here and (redis_kills or outages):
         option = "--redis-kills" if redis_kills else "--outages"
-        raise click.UsageError(f"{option} and --here exclude each other: your own server is left alone")
+        raise click.UsageError(f"{option} can't be used with --here: your own server is never killed")
     if here and job_states.is_used(app.client):
         raise click.UsageError("another drill is running on this server: wait until it has ended")
     seed = secrets.randbelow(10**6) if seed is None else seed
@@ -158,7 +165,7 @@ def report(
         "wrongly recorded": len(verdict.misrecorded),
         "in flight at a fault": verdict.in_flight,
         "duplicated": len(verdict.duplicated),
-        "duplicated for no reason": len(verdict.excess),
+        "duplicated without a fault": len(verdict.excess),
         "without their callback": len(verdict.uncalled),
         "singletons at once": len(verdict.overlapping),
         "beyond their slots": len(verdict.crowded),

@@ -13,7 +13,7 @@ from packmule.terminal.mails import mail_list, mail_resolve, mail_show
 
 @click.group()
 def email() -> None:
-    """Look at mails: their templates, and what became of them."""
+    """Preview templates, and list, show and resolve mails."""
 
 
 email.add_command(email_preview)

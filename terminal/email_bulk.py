@@ -20,17 +20,17 @@ COLUMNS = ("bulk send", "list", "state", "total", "sent", "deferred", "refused",
 
 @click.command("bulk")
 @click.argument("id", required=False, type=BatchId())
-@partial(wait_options, help="Show its counts until it has ended.", goes_on="it goes on")
+@partial(wait_options, help="Show its counts until it has ended.", goes_on="the send goes on")
 @click.option(
     "--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="List at most this many."
 )
 @json_option
 @click.pass_obj
 def email_bulk(app: App, id: str | None, wait: bool, limit: int, json: bool) -> int:
-    """List bulk sends, or show how far one is.
+    """List bulk sends, or show the progress of one.
 
-    With --wait, exit with 1 unless all of its jobs finished and nobody's mail is unknown. Its batch is
-    called the same: packmule batch pause, resume and cancel steer it.
+    With --wait, exit with 1 unless all of its jobs finished and no mail is unknown. Its id is also that of
+    its batch: use packmule batch to pause, resume or cancel it.
     """
     from packmule.jobs.email.bulk.counts import latest, progress_of
     from packmule.terminal import show
@@ -58,9 +58,9 @@ def email_bulk(app: App, id: str | None, wait: bool, limit: int, json: bool) -> 
 @click.option("--json", "json", is_flag=True, help="Print one JSON object per line instead of CSV.")
 @click.pass_obj
 def email_results(app: App, id: str, json: bool) -> None:
-    """Print what became of each recipient of a bulk send.
+    """Print the outcome for each recipient of a bulk send.
 
-    It is CSV in the order of the list.
+    The output is CSV in the order of the list.
     """
     from packmule.jobs.email.bulk.results import as_csv, results_of
     from packmule.terminal import show

@@ -16,7 +16,8 @@ from packmule.terminal.say import say
 def email_dkim(app: App, domains: tuple[str, ...], json: bool) -> None:
     """Print the DNS records of the keys that sign mails.
 
-    Those are the keys in PACKMULE_DKIM; with domains, only theirs. --json has each value in one piece.
+    The keys are those in PACKMULE_DKIM, or only those of the given domains. --json prints each value in one
+    piece.
     """
     from packmule.jobs.email.dkim.keys import InvalidDkim, read_key
     from packmule.terminal import show
@@ -27,7 +28,7 @@ def email_dkim(app: App, domains: tuple[str, ...], json: bool) -> None:
     found = [key for key in keys if not domains or key.domain in domains]
     if not found:
         known = ", ".join(sorted({key.domain for key in keys}))
-        raise InvalidDkim(f"no key is of {', '.join(domains)}: there are keys of {known}")
+        raise InvalidDkim(f"no key is for {', '.join(domains)}: there are keys for {known}")
     if json:
         show.as_json([{"name": key.name, "value": key.record, "bits": key.bits} for key in found])
         return

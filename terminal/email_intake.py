@@ -16,16 +16,16 @@ from packmule.terminal.say import complain, say
 @click.option(
     "--return-path",
     metavar="PATTERN",
-    help="Of our mails: bounces+{to}@example.org.  [default: PACKMULE_MAIL_RETURN_PATH]",
+    help="Return path of sent mails: bounces+{to}@example.org.  [default: PACKMULE_MAIL_RETURN_PATH]",
 )
 @click.pass_obj
 def email_intake(app: App, mailboxes: tuple[str, ...], return_path: str | None) -> int:
-    """Read bounces and complaints, and suppress whom they are about.
+    """Read bounces and complaints, and suppress their recipients.
 
-    Only reports of mails that were sent from here count. Of a Maildir each new mail is read once, and is
-    then in its folder cur. FILE may be - for standard input. URL is a folder of an IMAP server, whose unread
-    mails are read, such as imaps://bounces@mail.example.org/INBOX; its password is PACKMULE_SECRET_IMAP.
-    Without any, those in PACKMULE_BOUNCES are read. Exit with 1 if a mail could not be read.
+    Only reports about mails that Packmule sent count. Each new mail of a Maildir is read once and moved to
+    its folder cur. FILE may be - for standard input. URL is a folder of an IMAP server, whose unread mails
+    are read, such as imaps://bounces@mail.example.org/INBOX; its password is PACKMULE_SECRET_IMAP. Without
+    arguments, the mailboxes in PACKMULE_BOUNCES are read. Exit with 1 if a mail could not be read.
     """
     from packmule.jobs.email.received import MOST_BYTES
     from packmule.jobs.email.suppression.intake import Intake, NoSuchMailbox
@@ -44,11 +44,11 @@ def email_intake(app: App, mailboxes: tuple[str, ...], return_path: str | None) 
     say(
         f"{intake.mails:,} {'mail' if intake.mails == 1 else 'mails'}: "
         f"{kinds['hard']:,} hard and {kinds['soft']:,} soft bounces, "
-        f"{kinds['complaint']:,} complaints, {intake.unknown:,} of mails that were not sent from here; "
+        f"{kinds['complaint']:,} complaints, {intake.unknown:,} about mails that Packmule didn't send; "
         f"{len(intake.suppressed):,} addresses suppressed"
     )
     for reason in intake.reasons:
         complain(reason)
     for mailbox in intake.unfinished:
-        complain(f"{mailbox} has more mails, which wait for the next run")
+        complain(f"{mailbox} has more mails, which the next run reads")
     return int(bool(intake.unreadable))

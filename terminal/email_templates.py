@@ -75,7 +75,7 @@ def email_preview(
 def email_lint(app: App, template: str, json: bool) -> int:
     """Check a template.
 
-    Errors, what mail readers don't show, and the variables that it takes. The exit code is 1 if there is an
+    Print errors, what mail clients don't show, and the template's variables. Exit with 1 if there is an
     error.
     """
     from packmule.jobs.email.templating.lint import lint

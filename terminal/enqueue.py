@@ -60,8 +60,8 @@ def _own(app: App | None, name: str) -> str | None:
 def enqueue() -> None:
     """Enqueue a job and print its id.
 
-    A short name is that of a ready-made job. Your own jobs have dotted names, whatever they are called:
-    packmule enqueue call shop.scan.
+    The commands are ready-made jobs. Enqueue your own jobs by their dotted names: packmule enqueue call
+    shop.scan.
     """
 
 
@@ -81,8 +81,8 @@ for command in READY:
 def enqueue_file(app: App, /, sources: tuple[str, ...], wait: bool, json: bool, **given: Any) -> int:
     """Inspect files, or convert tables between formats.
 
-    Without --to and --out they are inspected. How a file is written is found; the options say it where that
-    is wrong.
+    Without --to and --out, files are inspected. Encoding and format are detected; options override what was
+    detected.
 
     Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
     batch, whose id is printed.
@@ -106,8 +106,8 @@ def enqueue_call(
 ) -> int:
     """Enqueue one of your own jobs by its dotted name.
 
-    A VALUE is JSON if the argument's annotation takes that, and a text if not: 5 is a text for an argument
-    that is a str. If both fit, it is JSON.
+    A VALUE is JSON if the argument's annotation accepts that, and text otherwise: for an argument that is a
+    str, 5 is text. If both fit, it is JSON.
     """
     from packmule.jobs import registry
 
@@ -132,9 +132,7 @@ def enqueue_calls(
     from packmule.terminal.follow import follow_one
 
     if wait and options.result_ttl == 0:
-        raise click.UsageError(
-            "--wait and --result-ttl 0 exclude each other: no result is kept that could be shown"
-        )
+        raise click.UsageError("--wait can't be used with --result-ttl 0: no result would be kept to show")
     jobs = app.jobs_on(app.client)
     # Checked before anything is copied, so that a refused call leaves nothing behind.
     for call in calls:
@@ -150,7 +148,7 @@ def enqueue_calls(
     if ids.held:
         replaced = options.over(job_type.options).is_debounced
         done = "it now has the new arguments" if replaced else "nothing was enqueued"
-        complain(f"job {id} is equal and pending: {done}")
+        complain(f"job {id} is an equal one and still pending: {done}")
     if wait:
         return follow_one(app, id, job_type.name.rpartition(".")[2], json, longest_wait())
     say(id)
@@ -203,5 +201,5 @@ def stored(app: App, source: Any) -> Any:
             raise MissingFile(f"the storage at {app.settings.storage_url} has no file {path}")
         return path
     if not Path(source).is_file():
-        raise MissingFile(f"there is no file {source}; {STORED}PATH names one that is in the storage")
+        raise MissingFile(f"there is no file {source}; {STORED}PATH names one in the storage")
     return app.storage.put(Path(source))

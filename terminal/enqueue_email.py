@@ -47,10 +47,10 @@ class InSections(click.Command):
     "images",
     multiple=True,
     metavar="NAME=FILE",
-    help='An image for <img src="cid:NAME"> of the HTML; can be repeated.',
+    help='An image for <img src="cid:NAME"> in the HTML; can be repeated.',
 )
 @click.option("--from", "sender", help="The sender.  [default: PACKMULE_MAIL_FROM]")
-@click.option("--reply-to", multiple=True, help="Send answers to this address; can be repeated.")
+@click.option("--reply-to", multiple=True, help="Send replies to this address; can be repeated.")
 @click.option(
     "--header",
     "headers",
@@ -75,17 +75,19 @@ class InSections(click.Command):
 @click.option(
     "--on-unknown",
     type=click.Choice(["park", "resend"]),
-    help="Leave or send again a mail whose answer is lost.  [default: park]",
+    help="Park or resend a mail if the server's answer is lost.  [default: park]",
 )
-@click.option("--give-up-after", type=Duration(), help="Try deferred recipients so long.  [default: 4d]")
+@click.option(
+    "--give-up-after", type=Duration(), help="Retry deferred recipients for this long.  [default: 4d]"
+)
 @bulk_options
 @enqueue_options
 @click.pass_obj
 def enqueue_email(app: App, /, recipients: str | None, wait: bool, json: bool, **given: Any) -> int:
     """Send an e-mail from a text or a template.
 
-    One mail goes to all of --to, or one to each of a list. A list is checked first, and its columns are
-    variables of the subject and the template. It makes a batch, whose id is printed.
+    One mail goes to all --to recipients, or one mail to each recipient of a list. A list is checked first;
+    its columns are variables of the subject and the template. It makes a batch, whose id is printed.
 
     Each FILE is copied into the storage; store:PATH names one that is there already.
     """
@@ -94,7 +96,7 @@ def enqueue_email(app: App, /, recipients: str | None, wait: bool, json: bool, *
 
     listing = {name: given.pop(name) for name in LIST_OPTIONS}
     if (recipients is None) == (not given["to"]) or (recipients and (given["cc"] or given["bcc"])):
-        raise click.UsageError("give --to, or --recipients for a list, which has no --cc and --bcc")
+        raise click.UsageError("give --to, or --recipients without --cc and --bcc")
     if recipients is None and any(listing.values()):
         named = ", ".join(f"--{name.replace('_', '-')}" for name in LIST_OPTIONS)
         raise click.UsageError(f"{named} are for a list: give --recipients")

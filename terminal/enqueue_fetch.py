@@ -30,10 +30,10 @@ from packmule.terminal.parameters import Duration, Size
 def enqueue_fetch(
     app: App, /, urls: tuple[str, ...], types: tuple[str, ...], wait: bool, json: bool, **given: Any
 ) -> int:
-    """Store what URLs lead to.
+    """Download URLs into the storage.
 
-    A file is stored whole or not at all. PACKMULE_FETCH_FROM of the workers says which URLs are fetched, and
-    none leads to an internal host. Several URLs make a batch, whose id is printed.
+    A file is stored whole or not at all. Workers fetch only what their PACKMULE_FETCH_FROM allows, by default
+    any public host. Several URLs make a batch, whose id is printed.
     """
     from packmule.jobs.files import fetch
     from packmule.terminal.enqueue import enqueue_calls

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 @click.command("scan")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
 @click.option("--report", is_flag=True, help="Report a virus in the result instead of failing.")
-@click.option("--partial", is_flag=True, default=None, help="Believe a clamd that reports no limits.")
+@click.option(
+    "--partial", is_flag=True, default=None, help="Accept a clamd that may scan large files only in part."
+)
 @enqueue_options
 @click.pass_obj
 def enqueue_scan(
     app: App, /, sources: tuple[str, ...], report: bool, wait: bool, json: bool, **given: Any
 ) -> int:
-    """Look for viruses in files, by clamd.
+    """Scan files for viruses with clamd.
 
-    PACKMULE_CLAMD names the clamd of the workers. A job fails if it finds a virus, or can't scan a whole
+    Workers use the clamd that PACKMULE_CLAMD names. A job fails if it finds a virus or can't scan a whole
     file.
 
     Each FILE is copied into the storage; store:PATH names one that is there already. Several files make a
@@ -47,12 +49,18 @@ def enqueue_scan(
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
 @click.option("--out", help="Write the text into this folder of the storage.")
 @click.option("--encoding", help="The encoding of HTML or plain text, such as cp1252 or gbk.")
-@click.option("--max-pages", type=click.IntRange(min=1), help="Fail if there are more.  [default: 10000]")
-@click.option("--thumbnails", type=click.IntRange(0, 100), help="Draw so many first pages of a PDF.")
 @click.option(
-    "--thumbnail-size", type=click.IntRange(16, 2000), help="Their longer side in pixels.  [default: 400]"
+    "--max-pages", type=click.IntRange(min=1), help="Fail if there are more pages.  [default: 10000]"
 )
-@click.option("--thumbnail-format", type=click.Choice(["png", "webp"]), help="Their format.  [default: webp]")
+@click.option("--thumbnails", type=click.IntRange(0, 100), help="Draw this many first pages of a PDF.")
+@click.option(
+    "--thumbnail-size",
+    type=click.IntRange(16, 2000),
+    help="Longer side of thumbnails in pixels.  [default: 400]",
+)
+@click.option(
+    "--thumbnail-format", type=click.Choice(["png", "webp"]), help="Format of thumbnails.  [default: webp]"
+)
 @enqueue_options
 @click.pass_obj
 def enqueue_text(app: App, /, sources: tuple[str, ...], wait: bool, json: bool, **given: Any) -> int:
@@ -76,15 +84,23 @@ def enqueue_text(app: App, /, sources: tuple[str, ...], wait: bool, json: bool, 
 @click.option("--out", help="Write the files into this folder of the storage.")
 @click.option("--skip", is_flag=True, default=None, help="Leave out links and other unfit members.")
 @click.option("--encoding", help="The encoding of the names, such as cp437 or shift_jis.")
-@click.option("--max-members", type=click.IntRange(min=1), help="Fail if there are more.")
-@click.option("--max-bytes", type=Size(), help="Fail if it unpacks to more: 300M, 2G.")
+@click.option("--max-members", type=click.IntRange(min=1), help="Fail if there are more members.")
+@click.option("--max-bytes", type=Size(), help="Fail if it unpacks to more than this: 300M, 2G.")
 @click.option(
-    "--max-ratio", type=click.IntRange(min=1), help="Fail beyond this many times its size.  [default: 200]"
+    "--max-ratio",
+    type=click.IntRange(min=1),
+    help="Fail if it unpacks to more than this many times its size.  [default: 200]",
 )
-@click.option("--max-depth", type=click.IntRange(min=1), help="Folders in a folder.  [default: 32]")
-@click.option("--each", metavar="JOB", help="Make a job of each file: file, or your own shop.load.")
 @click.option(
-    "--with", "each_with", multiple=True, metavar="NAME=VALUE", help="With --each: an argument of these jobs."
+    "--max-depth", type=click.IntRange(min=1), help="Fail if folders are nested deeper.  [default: 32]"
+)
+@click.option("--each", metavar="JOB", help="Enqueue this job for each file: file, or your own shop.load.")
+@click.option(
+    "--with",
+    "each_with",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="With --each: set an argument of these jobs.",
 )
 @enqueue_options
 @click.pass_obj

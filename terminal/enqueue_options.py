@@ -20,14 +20,14 @@ def enqueue_options(command: F) -> F:
             "--queue",
             metavar="NAME",
             shell_complete=complete_queues,
-            help="Enqueue it there.  [default: the job's own queue]",
+            help="Enqueue it on this queue.  [default: the job's own queue]",
         ),
         click.option("--in", "delay", type=Duration(), help="Run it after this delay: 90s, 5m, 1h30m."),
         click.option("--at", type=Instant(), help="Run it at this time: 2026-12-01T08:00."),
         click.option("--timeout", type=Duration(), help="Stop it if it runs longer than this."),
         click.option("--expires", type=Duration(), help="Fail it if it has not started within this time."),
         click.option("--result-ttl", type=Lifetime(), help="Keep its result this long: 1h, 7d, forever."),
-        click.option("--retries", type=click.IntRange(min=0), help="Retry it this often if it fails."),
+        click.option("--retries", type=click.IntRange(min=0), help="Retry it this many times if it fails."),
         click.option("--description", help="Show this text on the dashboard."),
         click.option("--job-id", help="Give it this id; do nothing if a job of that id exists."),
         click.option(
@@ -56,7 +56,7 @@ def enqueue_options(command: F) -> F:
 def calls_of(sources: tuple[str, ...], call: dict[str, Any]) -> list[dict[str, Any]]:
     """The call for each source. Raises `click.UsageError` if several would write to one place."""
     if "out" in call and len(sources) > 1:
-        raise click.UsageError("--out is the place of one output: leave it out if there are several sources")
+        raise click.UsageError("--out is the path of one output: omit it for several sources")
     return [{**call, "source": source} for source in sources]
 
 

@@ -27,7 +27,7 @@ HEIGHTS = "▁▂▃▄▅▆▇█"
 def errors() -> None:
     """List, show, resolve, ignore and retry errors.
 
-    An error is what failures of the same cause have in common: job, class, code and text.
+    An error groups failures with the same cause: the same job, class, code and text.
     """
 
 
@@ -45,7 +45,7 @@ def errors() -> None:
 @json_option
 @click.pass_obj
 def errors_list(app: App, state: str, limit: int, json: bool) -> None:
-    """List errors, the last seen first.
+    """List errors, most recently seen first.
 
     The bars show the last 24 hours.
     """
@@ -73,7 +73,7 @@ def errors_list(app: App, state: str, limit: int, json: bool) -> None:
 def errors_show(app: App, fingerprint: str, json: bool) -> None:
     """Show one error.
 
-    Its counts, where it was seen, the last jobs that failed of it, and a traceback.
+    Print its counts, where it was seen, the last jobs that failed with it, and a traceback.
     """
     from packmule.observe.errors import read
     from packmule.terminal import show
@@ -111,7 +111,7 @@ def errors_show(app: App, fingerprint: str, json: bool) -> None:
 def errors_resolve(app: App, fingerprints: tuple[str, ...]) -> int:
     """Mark errors as resolved.
 
-    One that comes again is open again and emits the event error_again.
+    An error that occurs again reopens and emits the event error_again.
     """
     return _mark(app, fingerprints, "resolved")
 
@@ -120,7 +120,7 @@ def errors_resolve(app: App, fingerprints: tuple[str, ...]) -> int:
 @click.argument("fingerprints", metavar="FINGERPRINT...", nargs=-1, required=True)
 @click.pass_obj
 def errors_ignore(app: App, fingerprints: tuple[str, ...]) -> int:
-    """Ignore errors: they are counted, and tell nobody."""
+    """Ignore errors: they are counted, and nobody is notified."""
     return _mark(app, fingerprints, "ignored")
 
 
@@ -128,7 +128,7 @@ def errors_ignore(app: App, fingerprints: tuple[str, ...]) -> int:
 @click.argument("fingerprints", metavar="FINGERPRINT...", nargs=-1, required=True)
 @click.pass_obj
 def errors_reopen(app: App, fingerprints: tuple[str, ...]) -> int:
-    """Open errors again that were resolved or ignored."""
+    """Reopen errors that were resolved or ignored."""
     return _mark(app, fingerprints, "open")
 
 
@@ -137,9 +137,9 @@ def errors_reopen(app: App, fingerprints: tuple[str, ...]) -> int:
 @json_option
 @click.pass_obj
 def errors_retry(app: App, fingerprint: str, json: bool) -> int:
-    """Retry the jobs that failed of an error, the last 1,000 at most.
+    """Retry the last jobs that failed with an error, up to 1,000.
 
-    Exit with 1 if one can't run again now.
+    Exit with 1 if a job can't run again now.
     """
     from packmule.observe.errors import retry
     from packmule.terminal import show

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--since", type=Since(), help="Only events after this: 10m (ago), 2026-12-01T08:00, or an event's id."
 )
-@click.option("--limit", type=click.IntRange(1), help="At most this many, the latest ones.")
+@click.option("--limit", type=click.IntRange(1), help="Only this many of the latest events.")
 @click.option("--json", "json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def events(
@@ -39,9 +39,9 @@ def events(
     limit: int | None,
     json: bool,
 ) -> None:
-    """Print what happened to jobs, as it is kept or live.
+    """Print job events, stored or live.
 
-    Jobs are enqueued, scheduled, started, finished, failed and so on.
+    Events are enqueued, scheduled, started, finished, failed and so on.
     """
     from collections import deque
 

@@ -25,15 +25,17 @@ def reading_options(command: F) -> F:
         click.option("--encoding", help="The text's encoding, such as cp1252, shift_jis or gbk."),
         click.option("--delimiter", help="The character between fields, or tab."),
         click.option("--quote", help="The character around fields, or '' if there is none."),
-        click.option("--skip", type=click.IntRange(min=0), help="Leave out so many lines at the beginning."),
+        click.option("--skip", type=click.IntRange(min=0), help="Skip this many lines at the beginning."),
         click.option(
             "--header",
             type=click.IntRange(min=0),
-            help="The line of the columns' names after those; 0: none.",
+            help="The line of column names after the skipped lines; 0: none.",
         ),
-        click.option("--null", multiple=True, help="A text that is no value, such as NA; can be repeated."),
+        click.option(
+            "--null", multiple=True, help="A text that means no value, such as NA; can be repeated."
+        ),
         click.option("--dates", metavar="FORMAT", help="The format of dates, such as %d/%m/%Y."),
-        click.option("--decimal", type=click.Choice([".", ","]), help="The sign before decimals."),
+        click.option("--decimal", type=click.Choice([".", ","]), help="The decimal separator."),
         click.option("--sheet", help="Read this sheet of a workbook.  [default: the first]"),
         click.option("--range", help="Read these cells of a workbook: B3:F90."),
         click.option(
@@ -62,11 +64,11 @@ def writing_options(command: F) -> F:
             "--safe-for-spreadsheets",
             is_flag=True,
             default=None,
-            help="Put an apostrophe before texts of CSV that would be formulas.",
+            help="Put an apostrophe before CSV texts that would be formulas.",
         ),
-        click.option("--schema", metavar="FILE", help="Fail if columns are not as in this JSON file."),
+        click.option("--schema", metavar="FILE", help="Fail if the columns differ from this JSON file."),
         click.option(
-            "--widen", is_flag=True, default=None, help="With --schema: only warn of other columns."
+            "--widen", is_flag=True, default=None, help="With --schema: only warn about other columns."
         ),
     ]
     return with_options(command, options)

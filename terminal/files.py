@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def files() -> None:
-    """List, take out and delete files in the storage.
+    """List, download and delete files in the storage.
 
-    A file is named by its path in the storage, a folder by its path with a slash at the end, and what a job
-    has made by the id of the job.
+    Name a file by its path in the storage, a folder by its path with a trailing slash, and the files that a
+    job made by the job's id.
     """
 
 
@@ -72,8 +72,8 @@ def files_ls(app: App, name: str, json: bool) -> None:
 def files_get(app: App, names: tuple[str, ...], folder: Path, overwrite: bool, json: bool) -> int:
     """Copy files from the storage into FOLDER.
 
-    Files are called as they are in the storage, below the folder that they share. What has the same content
-    stays as it is. Other files in FOLDER are replaced with --overwrite only.
+    Files keep their paths in the storage, relative to the folder that they share. Files in FOLDER with the
+    same content stay as they are; others are replaced only with --overwrite.
     """
     from packmule.jobs.storage.taking import names_for, take
     from packmule.terminal import show
@@ -97,7 +97,7 @@ def files_get(app: App, names: tuple[str, ...], folder: Path, overwrite: bool, j
 
 @files.command("rm", cls=Audited)
 @click.argument("names", metavar="PATH|JOB...", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Delete what jobs name that have not ended, too.")
+@click.option("--force", is_flag=True, help="Delete files even if a job that has not ended uses them.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
@@ -109,7 +109,7 @@ def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
     paths = list(dict.fromkeys(path for name in names for path in _named(app, storage, name)))
     used = set() if force else in_use(app.client)
     if needed := [path for path in paths if is_used(path, used)]:
-        raise StorageError(f"{_few(needed)}: a job or a schedule still needs it: wait, or give --force")
+        raise StorageError(f"{_few(needed)}: a job or a schedule still needs it: wait, or use --force")
     if not yes and not click.confirm(f"Delete {_few(paths)}?"):
         raise click.Abort
     audited(lambda: {"deleted": deleted})
@@ -121,10 +121,14 @@ def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
 
 @files.command("gc", cls=Audited)
 @click.option(
-    "--older", type=Duration(), help="Delete what was made longer ago: 30d.  [default: PACKMULE_FILES_KEEP]"
+    "--older",
+    type=Duration(),
+    help="Delete files made longer ago than this: 30d.  [default: PACKMULE_FILES_KEEP]",
 )
 @click.option(
-    "--above", type=Size(), help="Delete the oldest beyond these bytes: 50G.  [default: PACKMULE_FILES_BYTES]"
+    "--above",
+    type=Size(),
+    help="Delete the oldest files beyond this total size: 50G.  [default: PACKMULE_FILES_BYTES]",
 )
 @click.option("--uploads", is_flag=True, help="Count and delete uploads, too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted; delete nothing.")
@@ -133,9 +137,9 @@ def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
 def files_gc(
     app: App, older: float | None, above: int | None, uploads: bool, dry_run: bool, json: bool
 ) -> int:
-    """Delete what jobs have made and nobody needs any more.
+    """Delete files that jobs made and that are no longer needed.
 
-    What jobs use that have not ended stays, and what is younger than an hour.
+    Files that a job still uses stay until it has ended; so do files younger than an hour.
     """
     from packmule.jobs.retention.made import MADE, UPLOADS
     from packmule.jobs.retention.prune import prune
@@ -144,7 +148,7 @@ def files_gc(
     if older is None and above is None:
         older, above = app.settings.files_keep, app.settings.files_bytes
         if older is None and above is None:
-            raise click.UsageError("say what is to go: --older 30d, --above 50G, or PACKMULE_FILES_KEEP")
+            raise click.UsageError("say what to delete: --older 30d, --above 50G, or PACKMULE_FILES_KEEP")
     folders = [*MADE, UPLOADS] if uploads else MADE
     pruned = prune(app.storage, app.client, older, above, folders, dry_run)
     audited(
@@ -180,9 +184,9 @@ def files_gc(
         )
         return failed
     rows = [(made.path, made.files, _count(made.bytes), show.ago(made.written_at)) for made in pruned.deleted]
-    show.table(("path", "files", "bytes", "written"), rows, "nothing is to go", cut="path")
+    show.table(("path", "files", "bytes", "written"), rows, "nothing to delete", cut="path")
     word = "Would delete" if dry_run else "Deleted"
-    kept = f"; {_counted(pruned.used, 'file')} stayed, which jobs use" if pruned.used else ""
+    kept = f"; {_counted(pruned.used, 'file')} kept, because jobs use them" if pruned.used else ""
     say(
         f"{word} {pruned.deleted_files:,} of {_counted(pruned.files, 'file')}, "
         f"{pruned.deleted_bytes:,} of {pruned.bytes:,} bytes{kept}."
@@ -209,7 +213,7 @@ def _missing(storage: Storage, name: str) -> MissingFile:
     from packmule.jobs.storage import MissingFile
 
     if name and not name.endswith("/") and any(storage.files(f"{name}/")):
-        return MissingFile(f"{name} is a folder: say {name}/")
+        return MissingFile(f"{name} is a folder: write {name}/")
     what = "folder" if name.endswith("/") else "file"
     where = storage.locate("x").removesuffix("x")
     return MissingFile(f"the storage at {where} has no {what} {name}, and no job has that id")

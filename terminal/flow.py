@@ -24,7 +24,7 @@ SHARE = 0.1
 def flow() -> None:
     """List, draw and retry flows of jobs.
 
-    `packmule batch` waits for them, pauses and cancels them.
+    Use `packmule batch` to wait for, pause and cancel them.
     """
 
 
@@ -49,14 +49,14 @@ def flow_list(app: App, limit: int, json: bool) -> None:
 
 @flow.command("show")
 @click.argument("id", type=FlowId())
-@click.option("--follow", is_flag=True, help="Draw it again as it changes, until it has ended.")
+@click.option("--follow", is_flag=True, help="Redraw it as it changes, until it has ended.")
 @json_option
 @click.pass_obj
 def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
     """Draw one flow.
 
-    Each node is below those that it comes after; a large flow has a line for each layer. With a job's id it
-    draws the jobs that this one waits for by `after` or RQ's depends_on, and those that wait for it.
+    Each node is below the nodes that it comes after; a large flow has one line per layer. With a job's id, it
+    draws the jobs that this job waits for by `after` or RQ's depends_on, and the jobs that wait for it.
     """
     from packmule.jobs import reader
     from packmule.jobs.batch_info import flow_info
@@ -87,14 +87,14 @@ def flow_show(app: App, id: str, follow: bool, json: bool) -> None:
 def flow_retry(app: App, id: str) -> int:
     """Run failed nodes of a flow again.
 
-    Those behind them that were canceled run, too. Exit with 1 if there are none.
+    Canceled nodes that come after them run, too. Exit with 1 if there are none.
     """
     from packmule.jobs.flow import Flow
     from packmule.jobs.flow_graph import read
 
     read(app.client, id)
     count = Flow.at(id, app.client).retry()
-    say(f"{id}: {count:,} of its nodes run again")
+    say(f"{id}: {count:,} nodes run again")
     return 0 if count else 1
 
 

@@ -55,7 +55,7 @@ def follow(
             if now > deadline:
                 waiting = labels.keys() - ended.keys()
                 raise TimeoutError(
-                    f"{', '.join(waiting)} had not ended after {given_span(timeout)}, and goes on: "
+                    f"{', '.join(waiting)} has not ended after {given_span(timeout)}, and continues: "
                     f"packmule job wait {next(iter(waiting))}"
                 )
             if now > hint_at:
@@ -103,8 +103,8 @@ def follow_to_end(client: Redis, id: str, timeout: float | None = None) -> State
             now = time.monotonic()
             if now > deadline:
                 raise TimeoutError(
-                    f"{state.counts.pending:,} jobs of batch {id} had not ended after {given_span(timeout)}, "
-                    f"and go on: packmule batch wait {id}"
+                    f"{state.counts.pending:,} jobs of batch {id} have not ended after "
+                    f"{given_span(timeout)}, and continue: packmule batch wait {id}"
                 )
             if now > hint_at:
                 hint_at = float("inf")

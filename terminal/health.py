@@ -62,7 +62,7 @@ def answering(app: App, given: str | None) -> Iterator[Vitals]:
         raise click.UsageError(
             f"can't answer probes on {address}: {error}: give each process of a host an address of its own"
         ) from None
-    say(f"Probes are answered on http://{host}:{listening.getsockname()[1]}/readyz", err=True)
+    say(f"Answering probes on http://{host}:{listening.getsockname()[1]}/readyz", err=True)
     parent = os.getpid()
     pid = os.fork()
     if not pid:
@@ -91,12 +91,12 @@ def answering(app: App, given: str | None) -> Iterator[Vitals]:
 def health(app: App, address: str | None, alive: bool, json: bool) -> int:
     """Ask a worker, scheduler or webhooks process whether it is ready.
 
-    ADDRESS is what its --health says; any other URL is asked as it stands, such as a dashboard's
-    http://127.0.0.1:9181/health. Exit with 0 if it is ready, and with 1 if it isn't, or doesn't answer.
+    ADDRESS is the process's --health address, or a full URL such as a dashboard's
+    http://127.0.0.1:9181/health. Exit with 0 if it is ready, and with 1 if it isn't or doesn't answer.
     """
     given = address or app.settings.health
     if not given:
-        raise click.UsageError("no address is known: give the one of --health, or set PACKMULE_HEALTH")
+        raise click.UsageError("give an address, or set PACKMULE_HEALTH")
     reasons = _reasons(given, "/healthz" if alive else "/readyz")
     if json:
         from packmule.terminal import show
@@ -120,7 +120,7 @@ def _reasons(address: str, path: str) -> list[str]:
     if "://" in address:
         parts = urlsplit(address)
         if parts.scheme != "http" or not parts.hostname:
-            raise click.BadParameter(f"{address!r} is no http URL", param_hint="ADDRESS")
+            raise click.BadParameter(f"{address!r} is not an http URL", param_hint="ADDRESS")
         host, port, path = parts.hostname, parts.port or 80, parts.path or path
     else:
         host, port = address_of(address, "ADDRESS")

@@ -46,7 +46,7 @@ FITS = ["contain", "cover", "fill", "pad", "stretch"]
     "facts",
     multiple=True,
     type=click.Choice(FACTS),
-    help="Find this out about the image, too; can be repeated.",
+    help="Also extract this from the image; can be repeated.",
 )
 @click.option(
     "--out",
@@ -54,11 +54,15 @@ FITS = ["contain", "cover", "fill", "pad", "stretch"]
     help="Wait, and put the renditions into this folder, or into store:FOLDER of the storage.",
 )
 @click.option(
-    "--glob", "globs", multiple=True, metavar="PATTERN", help="Of folders take these files; can be repeated."
+    "--glob",
+    "globs",
+    multiple=True,
+    metavar="PATTERN",
+    help="Take only these files from folders; can be repeated.",
 )
 @click.option("--contact-sheet", is_flag=True, help="With --out: write a page that shows them all.")
 @click.option("--delete", is_flag=True, help="With --out: delete the renditions of sources that are gone.")
-@click.option("--overwrite", is_flag=True, help="With --out: replace files there that are none of its own.")
+@click.option("--overwrite", is_flag=True, help="With --out: replace files that Packmule didn't make.")
 @click.option("--dry-run", is_flag=True, help="With --out: show what would be made; make nothing.")
 @enqueue_options
 @click.pass_obj
@@ -84,9 +88,9 @@ def enqueue_image(
 ) -> int:
     """Make renditions of images.
 
-    Each SOURCE is a file, a folder with all below it, a URL, or store:PATH for what is in the storage.
-    Several images make a batch, whose id is printed. With --out, a manifest in that folder remembers what
-    was made, and the same command does only what is new or was broken off.
+    Each SOURCE is a file, a folder with its subfolders, a URL, or store:PATH in the storage. Several images
+    make a batch, whose id is printed. With --out, a manifest in that folder records what was made, and the
+    same command makes only what is new or unfinished.
     """
     from packmule.jobs.client import known_queue
     from packmule.jobs.image import image

@@ -68,7 +68,7 @@ def make(
     """Make the renditions that have changed, or show which these are; 0 if all could be made, else 1."""
     if options.is_unique or options.job_id is not None or options.is_scheduled:
         raise click.UsageError(
-            "--out waits for each image: leave out --job-id, and what delays a job or keeps it unique"
+            "--out waits for each image: omit --job-id, and options that delay a job or make it unique"
         )
     target = _target(app, wishes.out)
     found = gather(wishes.sources, app.storage, wishes.globs, [wishes.out])
@@ -90,8 +90,8 @@ def make(
             until = until or time.monotonic() + (float("inf") if longest is None else longest)
             if time.monotonic() > until:
                 raise TimeoutError(
-                    f"{done:,} of {total:,} images were done after {longest:g} s, and the rest goes on: give "
-                    "the same command again"
+                    f"{done:,} of {total:,} images were done after {longest:g} s, and the rest continues: "
+                    "run the same command again"
                 )
 
         wanted = msgspec.convert(renditions, dict[str, Rendition])
@@ -106,7 +106,9 @@ def make(
             hint_at = time.monotonic() + NO_WORKER_SECONDS
             run.follow()
         except (KeyboardInterrupt, SystemExit):
-            complain("broken off: what was sent goes on, and the same command goes on from there")
+            complain(
+                "interrupted: jobs already enqueued still run, and the same command continues from there"
+            )
             raise
         deleted = run.delete_gone(plan) if wishes.delete else 0
         if wishes.contact_sheet:
@@ -144,8 +146,8 @@ def _planned(run: Run, sources: Sequence[Source], unread: Mapping[str, str], wis
     if plan.foreign and not wishes.overwrite:
         others = f" (and {len(plan.foreign) - 1:,} more)" if len(plan.foreign) > 1 else ""
         raise ForeignFile(
-            f"{run.target.locate(plan.foreign[0])}{others} would be replaced, but is no rendition of ours: "
-            "move it away, choose another folder, or give --overwrite"
+            f"{run.target.locate(plan.foreign[0])}{others} would be replaced, but Packmule didn't make it: "
+            "move it away, choose another folder, or use --overwrite"
         )
     return plan
 
@@ -172,8 +174,8 @@ def _lock_held(app: App, target: Target, out: str) -> Iterator[Lock]:
             lock = redlock.acquire(f"images in {target.locate(manifest.NAME)}", ttl=LOCK_TTL, wait=0)
         except NotAcquired:
             raise FolderInUse(
-                f"another command makes renditions in {out}: wait until it ends, or {given_span(LOCK_TTL)} "
-                "if it was killed"
+                f"another command is making renditions in {out}: wait until it ends, "
+                f"or {given_span(LOCK_TTL)} if it was killed"
             ) from None
         try:
             yield lock
@@ -186,8 +188,8 @@ def _lock_held(app: App, target: Target, out: str) -> Iterator[Lock]:
 def _refuse_lost(lock: Lock, out: str) -> None:
     if time.monotonic() > lock.until:
         raise FolderInUse(
-            f"another command may make renditions in {out} now, since Redis was unavailable: give the same "
-            "command again"
+            f"another command may be making renditions in {out}, because Redis was unavailable: run the "
+            "same command again"
         )
 
 
@@ -202,7 +204,7 @@ def _folder_held(target: Target, out: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FolderInUse(f"another command makes renditions in {out}: wait until it ends") from None
+            raise FolderInUse(f"another command is making renditions in {out}: wait until it ends") from None
         target.storage.remove_unfinished()
         yield
         with suppress(OSError):
@@ -277,7 +279,7 @@ def _show_end(
         said.append(f"{len(failed):,} failed")
     if plan.gone:
         said.append(
-            f"{len(plan.gone):,} gone" + ("" if wishes.delete else " (--delete deletes what they left)")
+            f"{len(plan.gone):,} gone" + ("" if wishes.delete else " (--delete removes their renditions)")
         )
     say(f"{', '.join(said)}: {where}")
     return 1 if failed else 0

@@ -30,7 +30,7 @@ LAST_LINES = 5
 
 @click.group()
 def job() -> None:
-    """Show, list, cancel and retry jobs, and print what they say."""
+    """Show, list, cancel and retry jobs, and print their logs and output."""
 
 
 job.add_command(job_logs)
@@ -45,7 +45,8 @@ job.add_command(job_output)
 def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
     """Show one job.
 
-    Its arguments, progress, result or error, its steps, what it waits for, and a failed job's last lines.
+    Print its arguments, progress, result or error, steps, what it waits for, and a failed job's last log
+    lines.
     """
     from packmule.jobs import reader, watch
     from packmule.observe.blocked import wait_of
@@ -73,13 +74,13 @@ def job_show(app: App, id: str, traceback: bool, json: bool) -> None:
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most this many jobs."
 )
-@click.option("--after", metavar="CURSOR", help="Go on behind an earlier list, which has named the cursor.")
+@click.option("--after", metavar="CURSOR", help="Continue an earlier list, which printed this cursor.")
 @json_option
 @click.pass_obj
 def job_list(app: App, /, limit: int, after: str | None, json: bool, **given: Any) -> None:
     """List jobs, the newest first.
 
-    All that is given has to fit. Ended jobs are found as far back as the index goes.
+    A job must match all options. Ended jobs are found as far back as the index goes.
     """
     from packmule.observe.waits import due
     from packmule.terminal import show, show_job
@@ -102,7 +103,7 @@ def job_list(app: App, /, limit: int, after: str | None, json: bool, **given: An
     ]
     show.table(columns, rows, "no jobs", shorten="calls", ids="job")
     if cursor:
-        complain(f"looked back to {show.moment(back_to)}; for more: --after {cursor}")
+        complain(f"searched back to {show.moment(back_to)}; for more: --after {cursor}")
 
 
 def _facts(record: JobInfo, due_at: float | None) -> dict[str, Any]:
@@ -142,13 +143,13 @@ def _since(record: JobInfo) -> str | None:
 @job.command("signal", cls=Audited)
 @click.argument("id", type=JobId())
 @click.argument("name")
-@click.option("--data", metavar="JSON", default="null", help="What the job gets: JSON, null by default.")
+@click.option("--data", metavar="JSON", default="null", help="Send this JSON; null by default.")
 @click.pass_obj
 def job_signal(app: App, id: str, name: str, data: str) -> None:
-    """Send a signal to a job that waits for it, or will.
+    """Send a signal to a job that waits for it, or will wait.
 
-    A signal `step:NAME` answers for a step whose end is unknown: `--data '"again"'` runs it again, and
-    `--data '{"done": RESULT}'` takes that for its result.
+    The signal `step:NAME` settles a step whose outcome is unknown: `--data '"again"'` runs it again, and
+    `--data '{"done": RESULT}'` uses RESULT as its result.
     """
     import msgspec
 

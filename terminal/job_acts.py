@@ -24,7 +24,7 @@ def by_ids_or_filter(command: F) -> F:
     options: list[Callable[[F], F]] = [
         click.argument("ids", metavar="[ID...]", nargs=-1, type=JobId()),
         filter_options,
-        click.option("--all", "everything", is_flag=True, help="All jobs, if there is no other option."),
+        click.option("--all", "everything", is_flag=True, help="All jobs, if no other option is given."),
         click.option("--dry-run", is_flag=True, help="Only count the jobs, and show some."),
     ]
     return with_options(command, options)
@@ -77,7 +77,7 @@ def job_cancel(app: App, /, ids: tuple[str, ...], timeout: float, yes: bool, **g
 def job_retry(app: App, /, ids: tuple[str, ...], failed: str | None, **given: Any) -> int:
     """Run failed, stopped or canceled jobs again.
 
-    A filter without --status means failed ones. Exit with 1 if one is in another state.
+    A filter without --status selects failed jobs. Exit with 1 if a job is in another state.
     """
     from packmule.jobs.acts import matching
     from packmule.jobs.client import known_queue
@@ -103,9 +103,9 @@ def job_retry(app: App, /, ids: tuple[str, ...], failed: str | None, **given: An
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def job_delete(app: App, /, ids: tuple[str, ...], yes: bool, **given: Any) -> int:
-    """Delete jobs with their results, unless they run.
+    """Delete jobs that aren't running, and their results.
 
-    Exit with 1 if one runs, or others need it.
+    Exit with 1 if a job is running or others wait for it.
     """
     from packmule.jobs.control import delete_each
 
@@ -119,7 +119,7 @@ def job_delete(app: App, /, ids: tuple[str, ...], yes: bool, **given: Any) -> in
 @by_ids_or_filter
 @click.pass_obj
 def job_run(app: App, /, ids: tuple[str, ...], **given: Any) -> int:
-    """Let scheduled jobs run now, also those that wait for a retry.
+    """Run scheduled jobs now, including those that wait for a retry.
 
     Exit with 1 if one is not scheduled.
     """
@@ -177,7 +177,7 @@ def _act_on_all(
     act(app.client, act_name, wanted, more_queues=queues, acted=acted)
     say(f"{_jobs(acted.done)} {done}")
     for reason, count in acted.refused.most_common(10):
-        complain(f"{_jobs(count)} left alone: {reason}")
+        complain(f"{_jobs(count)} skipped: {reason}")
     return int(bool(acted.refused))
 
 
@@ -204,15 +204,15 @@ def _examples(acted: Acted) -> str:
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another argument: JSON or text; can be repeated.",
+    help="Change an argument: JSON or text; can be repeated.",
 )
-@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Another queue.")
+@click.option("--queue", metavar="NAME", shell_complete=complete_queues, help="Enqueue it on another queue.")
 @click.option("--job-id", help="Give the new job this id; do nothing if a job of that id exists.")
 @click.pass_obj
 def job_copy(app: App, id: str, changes: tuple[str, ...], queue: str | None, job_id: str | None) -> None:
-    """Enqueue a job again as a new one, with other arguments.
+    """Enqueue a copy of a job, with other arguments.
 
-    They are checked as at any enqueue. Print the new job's id.
+    Arguments are checked as at any enqueue. The new job's id is printed.
     """
     from packmule.jobs import reader, registry
     from packmule.jobs.copying import copy

@@ -25,18 +25,20 @@ def filter_options(command: F) -> F:
         click.option(
             "--queue", metavar="NAME", shell_complete=complete_queues, help="Only jobs of this queue."
         ),
-        click.option("--status", type=click.Choice(STATUSES), help="Only jobs of this status."),
+        click.option("--status", type=click.Choice(STATUSES), help="Only jobs with this status."),
         click.option(
             "--error",
             metavar="CLASS",
-            help="Only jobs that this class of error has ended, or one with this in its text.",
+            help="Only jobs that failed with this error class, or with this in the error's text.",
         ),
         click.option(
             "--since",
             type=Moment(),
-            help="Only jobs that began, ended or were made since: 10m, 2026-12-01T08:00.",
+            help="Only jobs that were created, began or ended since then: 10m, 2026-12-01T08:00.",
         ),
-        click.option("--until", type=Moment(), help="Only jobs that began, ended or were made until then."),
+        click.option(
+            "--until", type=Moment(), help="Only jobs that were created, began or ended until then."
+        ),
         click.option(
             "--arg",
             "args",
@@ -44,11 +46,11 @@ def filter_options(command: F) -> F:
             metavar="NAME=VALUE",
             help="Only jobs with this argument; can be repeated.",
         ),
-        click.option("--id", "id_prefix", metavar="PREFIX", help="Only jobs whose id begins like this."),
+        click.option("--id", "id_prefix", metavar="PREFIX", help="Only jobs whose id begins with this."),
         click.option(
             "--fingerprint",
             metavar="ERROR",
-            help="Only jobs that failed of this error.",
+            help="Only jobs that failed with this error.",
         ),
     ]
     return with_options(command, options)

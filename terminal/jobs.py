@@ -41,7 +41,7 @@ UNSAID = ("give_up_on", "retry_on", "check")
 def jobs(app: App, name: str | None, everything: bool, json: bool) -> None:
     """List the registered jobs with their arguments and options.
 
-    They are those of PACKMULE_MODULES. With a NAME show this one.
+    The jobs are those of PACKMULE_MODULES. With NAME, show only that job.
     """
     from packmule.jobs import registry
     from packmule.terminal import show
@@ -60,7 +60,7 @@ def jobs(app: App, name: str | None, everything: bool, json: bool) -> None:
         show.wrapped(f"{each.name}{_signature(each)}", INDENT)
         show.wrapped(INDENT + _said(_options(each)), INDENT)
     if not found:
-        say("no jobs: name the modules of yours in PACKMULE_MODULES")
+        say("no jobs: set PACKMULE_MODULES to your modules")
     if not (name or everything):
         say(f"Ready-made (--all): {', '.join(each.rpartition('.')[2] for each in ready)}")
     for line in missing:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> None:
     """Show which limits block jobs.
 
-    The largest groups of blocked jobs, the rates of queues, and the holders of slots.
+    Print the largest groups of blocked jobs, the rates of queues, and the holders of slots.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -56,7 +56,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
         )
         for group in found.groups
     ]
-    show.table(("queue", "limited by", "waiting", "the first waits for"), rows, "no group of jobs is waiting")
+    show.table(("queue", "limited by", "waiting", "first job waits for"), rows, "no group of jobs is waiting")
     if found.of > len(found.groups):
         show.out.print(f"the {len(found.groups)} largest of {found.of:,} groups; --limit N shows more")
     if found.rates:
@@ -80,7 +80,7 @@ def limits(ctx: click.Context, queue: str | None, limit: int, json: bool) -> Non
 @click.argument("key")
 @click.argument("job", type=JobId())
 @click.option(
-    "--force", is_flag=True, help="Release it although the job runs: another may then run beside it."
+    "--force", is_flag=True, help="Release it even if the job is running: another may then run beside it."
 )
 @click.pass_obj
 def limits_release(app: App, key: str, job: str, force: bool) -> None:

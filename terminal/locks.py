@@ -23,7 +23,7 @@ SINGLETON = "singleton "
 @json_option
 @click.pass_context
 def locks(ctx: click.Context, json: bool) -> None:
-    """Show who holds which lock."""
+    """Show locks and who holds them."""
     if ctx.invoked_subcommand is not None:
         return
     import msgspec
@@ -81,8 +81,8 @@ def locks_release(app: App, name: str, yes: bool) -> None:
         raise LockNotReleased(f"{name} was not released")
     count = release(clients, held)
     say(
-        f"{name} released on {count} of {held.of} nodes. Its holder does not know: if it is alive, it may "
-        "take the lock back at its next renewal, and only what checks fences refuses its writes with "
+        f"{name} released on {count} of {held.of} nodes. Its holder is not notified: if alive, it may take "
+        "the lock back at its next renewal, and only fence checks refuse its writes with "
         f"{held.fence or 'its token'}."
     )
 

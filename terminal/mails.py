@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from packmule.jobs.email.ledger.reader import MailFilter
 
 STATES = ("unknown", "deferred", "suppressed", "sending", "reserved")
-COLUMNS = ("recipient", "state", "since", "tried again", "job", "answer")
+COLUMNS = ("recipient", "state", "since", "next try", "job", "answer")
 
 
 def mail_filter_options(command: F) -> F:
@@ -29,7 +29,7 @@ def mail_filter_options(command: F) -> F:
         click.option("--batch", type=BatchId(), help="Only mails of jobs in this batch."),
         click.option("--key", help="Only mails that were sent under this key."),
         click.option(
-            "--since", type=Moment(), help="Only mails in their state since: 10m, 2026-12-01T08:00."
+            "--since", type=Moment(), help="Only mails in their state since then: 10m, 2026-12-01T08:00."
         ),
         click.option("--until", type=Moment(), help="Only mails in their state before that."),
     ]
@@ -38,13 +38,17 @@ def mail_filter_options(command: F) -> F:
 
 @click.command("list")
 @click.option(
-    "--state", "states", type=click.Choice(STATES), multiple=True, help="Can be repeated.  [default: all]"
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only mails in this state; can be repeated.  [default: all]",
 )
 @mail_filter_options
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most this many mails."
 )
-@click.option("--after", metavar="CURSOR", help="Go on behind an earlier list, which has named the cursor.")
+@click.option("--after", metavar="CURSOR", help="Continue an earlier list, which printed this cursor.")
 @json_option
 @click.pass_obj
 def mail_list(
@@ -52,7 +56,7 @@ def mail_list(
 ) -> None:
     """List mails that are unknown, deferred, suppressed or being sent.
 
-    Those that were accepted or refused are shown by job: packmule email show JOB.
+    To see accepted and refused mails, use: packmule email show JOB.
     """
     from packmule.jobs.email.ledger.reader import search
     from packmule.terminal import show
@@ -82,9 +86,9 @@ def mail_show(
     recipients: tuple[str, ...],
     json: bool,
 ) -> None:
-    """Show what became of the mail of a job, for each recipient.
+    """Show the outcome of a job's mail for each recipient.
 
-    A job's record is gone before the ledger forgets its mails. Then name the mail by its key or Message-ID,
+    The ledger remembers mails for longer than a job is kept. After that, give the mail's key or Message-ID,
     and its recipients.
     """
     from packmule.jobs.email.calls import mails_of_job
@@ -105,7 +109,7 @@ def mail_show(
     if json:
         show.as_json([each._asdict() for each in found])
         return
-    show.table(COLUMNS, _rows(found), "the ledger knows of no such mail", shorten="answer", ids="job")
+    show.table(COLUMNS, _rows(found), "the ledger has no such mail", shorten="answer", ids="job")
 
 
 @click.command("resolve", cls=Audited)
@@ -113,7 +117,7 @@ def mail_show(
 @click.option("--sent", is_flag=True, help="These mails were sent.")
 @click.option("--not-sent", is_flag=True, help="They were not: send them again.")
 @mail_filter_options
-@click.option("--all", "everything", is_flag=True, help="All unknown mails, if there is no other option.")
+@click.option("--all", "everything", is_flag=True, help="All unknown mails, if no other option is given.")
 @click.option("--dry-run", is_flag=True, help="Only count the mails, and show some.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
@@ -128,7 +132,7 @@ def mail_resolve(
     yes: bool,
     **given: Any,
 ) -> int:
-    """Say of unknown mails whether they were sent.
+    """Record whether unknown mails were sent.
 
     Their jobs run again: they send what was not sent, and finish. Exit with 1 if a mail is left as it was.
     """
@@ -137,10 +141,10 @@ def mail_resolve(
     from packmule.observe.audit import whoami
 
     if sent == not_sent:
-        raise click.UsageError("say what became of the mails: --sent or --not-sent")
+        raise click.UsageError("give --sent or --not-sent")
     is_filtered = any(value is not None for value in given.values())
     if sum((bool(jobs), is_filtered, everything)) != 1:
-        raise click.UsageError("name the jobs, or filter the mails, or say --all")
+        raise click.UsageError("name the jobs, filter the mails, or give --all")
     found: list[Entry] = []
     for job in jobs or (None,):
         found += all_that_fit(app.client, _wanted(("unknown",), given | ({"job": job} if job else {})))
@@ -151,8 +155,8 @@ def mail_resolve(
         say(f"{_mails(len(found))} would be resolved{_examples(found)}")
         return 0
     if not jobs and not yes:
-        done = "taken for sent" if sent else "sent again"
-        click.confirm(f"{_mails(len(found))} will be {done}{_examples(found)}. Go on?", abort=True)
+        done = "recorded as sent" if sent else "sent again"
+        click.confirm(f"{_mails(len(found))} will be {done}{_examples(found)}. Continue?", abort=True)
     audited(lambda: {"sent": sent, "count": len(found)})
     ended = resolve(app.client, found, was_sent=sent, who=whoami(), keep=app.settings.mail_keep)
     again = len(ended.jobs)

@@ -8,7 +8,7 @@ from packmule.terminal.app import App
 
 
 @click.command()
-@click.option("--operate", is_flag=True, help="Offer tools that change something, too; each use is audited.")
+@click.option("--operate", is_flag=True, help="Also offer tools that change something; each use is audited.")
 @click.pass_obj
 def mcp(app: App, operate: bool) -> None:
     """Serve the Model Context Protocol on standard input and output.

@@ -163,7 +163,9 @@ def verbosity(*quiet: str) -> Callable[[F], F]:
 
     def decorate(command: F) -> F:
         less = click.option(*quiet, "quiet", is_flag=True, help="Log warnings and errors only.")
-        more = click.option("-v", "--verbose", "verbose", is_flag=True, help="Log starts of jobs, and more.")
+        more = click.option(
+            "-v", "--verbose", "verbose", is_flag=True, help="Also log job starts and other details."
+        )
         return more(less(command))
 
     return decorate

@@ -64,7 +64,7 @@ def pipeline_show(app: App, name: str, json: bool) -> None:
 def pipeline_check(app: App, file: Path | None) -> None:
     """Check the pipelines in a file.
 
-    Without FILE, check those that there are. Nothing is enqueued.
+    Without FILE, check all known pipelines. Nothing is enqueued.
     """
     from redis import Redis
 
@@ -80,14 +80,14 @@ def pipeline_check(app: App, file: Path | None) -> None:
 @pipeline.command("run", cls=Audited)
 @click.argument("name")
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@partial(wait_options, help="Wait for each; exit 1 if one fails.", goes_on="what is sent goes on")
+@partial(wait_options, help="Wait for each; exit 1 if one fails.", goes_on="the flows go on")
 @click.option("--json", "json", is_flag=True, help="With --wait: print JSON.")
 @click.pass_obj
 def pipeline_run(app: App, name: str, sources: tuple[str, ...], wait: bool, json: bool) -> int:
-    """Send files through a pipeline, and print the id of each one's flow.
+    """Run files through a pipeline, and print the id of each flow.
 
-    Each FILE is copied into the storage; store:PATH names one that is there already, and a URL is given as it
-    is to the steps that read it.
+    Each FILE is copied into the storage; store:PATH names one that is there already, and a URL is passed
+    unchanged to the steps that read it.
     """
     from packmule.jobs.pipelines.pipeline_file import find
     from packmule.terminal.enqueue import stored
@@ -117,8 +117,7 @@ def _awaited(app: App, pipeline: Pipeline, sent: list[tuple[str, str, Flow]], js
             state = follow_to_end(app.client, flow.id, deadline - time.monotonic())
         except TimeoutError:
             raise TimeoutError(
-                f"{source} had not gone through after {longest:g} s, and goes on: "
-                f"packmule batch wait {flow.id}"
+                f"{source} has not finished after {longest:g} s, and continues: packmule batch wait {flow.id}"
             ) from None
         is_done, text = outcome(app.storage, app.client, pipeline.name, path, state)
         manifest, reason = (text, None) if is_done else (None, text)

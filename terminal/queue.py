@@ -22,9 +22,9 @@ def queue() -> None:
 @json_option
 @click.pass_obj
 def queue_list(app: App, json: bool) -> None:
-    """List queues with their numbers of jobs by status.
+    """List queues with their job counts by status.
 
-    Stopped jobs count as failed. `behind` are those that wait for others of their group.
+    Stopped jobs count as failed. `behind` counts jobs that wait for others of their group.
     """
     from packmule.terminal import show
 
@@ -69,7 +69,7 @@ def queue_resume(app: App, names: tuple[str, ...]) -> None:
 def queue_purge(app: App, name: str, yes: bool) -> None:
     """Delete all jobs of a queue that have not started.
 
-    Running jobs stay, and those that wait for other jobs.
+    Running jobs stay, and so do jobs that wait for other jobs.
     """
     from packmule.jobs.client import known_queue
     from packmule.jobs.queues import purge
@@ -87,8 +87,8 @@ def queue_purge(app: App, name: str, yes: bool) -> None:
 def queue_limit(app: App, name: str, rate: str) -> None:
     """Limit how many jobs of a queue start per interval.
 
-    The limit holds across all workers. RATE is such as 100/m, 5/30s or "10/s burst 1"; the word none
-    removes the limit.
+    The limit applies across all workers. RATE is 100/m, 5/30s or "10/s burst 1", for example; none removes
+    the limit.
     """
     from packmule.coordination.limits.rate import InvalidRate, Rate
     from packmule.jobs.client import known_queue

@@ -26,7 +26,7 @@ MORE_FILES = (".toml", ENV)
 
 LOOK_SECONDS = 0.1
 
-RELOAD_HELP = "Start anew when code or .env changes; running jobs have the grace to end."
+RELOAD_HELP = "Restart when code or .env changes; running jobs get the grace period to end."
 
 
 class Change:
@@ -60,9 +60,9 @@ def reloading(app: App) -> Iterator[Change]:
                     change.is_due = True
                     change.stop()
                     return
-                complain("what runs goes on with the code before that change")
+                complain("still running the code from before that change")
         except OSError as error:
-            complain(f"changes of code aren't seen: {error}")
+            complain(f"can't watch the code for changes: {error}")
 
     thread = threading.Thread(target=watch, name="reloading", daemon=True)
     thread.start()

@@ -22,7 +22,7 @@ T = TypeVar("T")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 INDENT = "    "
 
-follow_option = click.option("--follow", "-f", is_flag=True, help="Go on as it comes, until the job ends.")
+follow_option = click.option("--follow", "-f", is_flag=True, help="Keep printing until the job ends.")
 lines_option = click.option("--json", "json", is_flag=True, help="Print one JSON value per line.")
 
 
@@ -41,7 +41,7 @@ lines_option = click.option("--json", "json", is_flag=True, help="Print one JSON
 def job_logs(app: App, id: str, follow: bool, level: str, json: bool) -> None:
     """Print what a job has logged.
 
-    A line has its time, level, text and fields; a line between them says where an attempt begins.
+    Each line has a time, level, text and fields; a separator marks where an attempt begins.
     """
     from packmule.jobs import watch
     from packmule.terminal import show
@@ -112,6 +112,6 @@ def _read(watch: Watch[T], follow: bool, what: str) -> Iterator[T]:
     found: Iterable[T] = watch if follow else watch.kept()
     for each in found:
         if watch.dropped > dropped:
-            complain(f"{watch.dropped - dropped:,} earlier {what} were dropped, since only the last are kept")
+            complain(f"{watch.dropped - dropped:,} earlier {what} were dropped: only the last are kept")
             dropped = watch.dropped
         yield each

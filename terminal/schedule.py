@@ -29,7 +29,7 @@ def schedule() -> None:
 def schedule_list(app: App, json: bool) -> None:
     """List schedules with their next ticks.
 
-    Of a faulty schedule the reason is shown below.
+    The reason for a faulty schedule is shown below the table.
     """
     from packmule.jobs.schedule_info import next_tick, schedule_info
     from packmule.jobs.schedule_store import entries
@@ -135,7 +135,7 @@ def schedule_show(app: App, name: str, limit: int, json: bool) -> None:
     "--queue",
     metavar="NAME",
     shell_complete=complete_queues,
-    help="Enqueue there.  [default: the job's own queue]",
+    help="Enqueue on this queue.  [default: the job's own queue]",
 )
 @click.option(
     "--misfire",
@@ -184,7 +184,7 @@ def schedule_add(
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def schedule_pause(app: App, names: tuple[str, ...]) -> None:
-    """Pause schedules, whatever later deploys say.
+    """Pause schedules; deploys don't resume them.
 
     Jobs that are already enqueued go on.
     """
@@ -201,7 +201,7 @@ def schedule_pause(app: App, names: tuple[str, ...]) -> None:
 def schedule_resume(app: App, names: tuple[str, ...]) -> None:
     """Resume schedules from now on.
 
-    They were paused, or removed although the code or a file still has them.
+    This also brings back removed schedules that code or a file still declares.
     """
     from packmule.jobs.schedule_store import resume
 
@@ -221,7 +221,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
         stays = (
             ""
             if owner == "operator"
-            else f"; the {owner} still has it: packmule schedule resume {name} brings it back"
+            else f"; the {owner} still declares it: packmule schedule resume {name} brings it back"
         )
         say(f"{name} removed{stays}")
 
@@ -232,7 +232,7 @@ def schedule_remove(app: App, names: tuple[str, ...]) -> None:
 def schedule_run(app: App, name: str) -> None:
     """Enqueue one job of a schedule now and print its id.
 
-    Its ticks stay as they are.
+    Its ticks don't change.
     """
     from packmule.jobs.schedule_jobs import run_now
 
@@ -240,7 +240,7 @@ def schedule_run(app: App, name: str) -> None:
     app.load_jobs()
     ids = run_now(found, app.jobs_on(app.client))
     if ids.held:
-        complain(f"job {ids[0]} is equal and pending: nothing was enqueued")
+        complain(f"job {ids[0]} is an equal one and still pending: nothing was enqueued")
     say(ids[0])
 
 
@@ -250,7 +250,7 @@ def schedule_run(app: App, name: str) -> None:
 @json_option
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
-    """Print the next COUNT (5) ticks of a schedule, even if it is paused."""
+    """Print the next COUNT (default 5) ticks of a schedule, even if paused."""
     from packmule.jobs.schedule_info import next_ticks, tick_text
     from packmule.terminal import show
 

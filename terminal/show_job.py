@@ -78,7 +78,7 @@ def job(
             "last lines": show.lines(text) if (text := "\n".join(last)) else None,
             "result": show.lines(show.pretty_json(masked_result(info))) if info.result is not None else None,
             "error": show.lines(info.error.strip()) if info.error and traceback else info.reason,
-            "others like it": f"{program()} errors show {info.fingerprint}" if info.fingerprint else None,
+            "similar jobs": f"{program()} errors show {info.fingerprint}" if info.fingerprint else None,
         }
     )
 

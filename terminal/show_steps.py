@@ -15,7 +15,7 @@ from packmule.terminal import show
 LONGEST_RESULT = 60
 """Characters of a step's result that are shown; `--json` has it whole."""
 
-STATES = {"begun": "its end is unknown", "late": "no signal came", "waits": "waits"}
+STATES = {"begun": "outcome unknown", "late": "no signal came", "waits": "waits"}
 
 
 def waits_for(info: JobInfo) -> str | None:

@@ -41,7 +41,7 @@ def status(app: App, json: bool) -> None:
         of_jobs = {"queues": found, "workers": workers, "server": server}
         show.as_json({**of_jobs, "leader": leads, "schedulers": running, "faulty_schedules": faulty})
         return
-    no_more = ": workers take no jobs until some is free" if app.client.exists(keys.FULL) else ""
+    no_more = ": workers take no jobs until memory is free" if app.client.exists(keys.FULL) else ""
     bound = f" of {allowed >> 20} MiB" if allowed else ", unlimited"
     show.facts(
         {
@@ -91,6 +91,6 @@ def _disagreement(queues: dict[str, list[str]]) -> str | None:
     (first, second, *_) = next(iter(queues.values()))
     named = f"queue {next(iter(queues))}" if len(queues) == 1 else f"queues {', '.join(queues)}"
     return (
-        f"{first} and {second} know different jobs of the {named}: a deploy is under way, or two "
-        "applications share a database, which RQ's fixed keys don't allow: give each a number of its own"
+        f"{first} and {second} know different jobs for the {named}: a deploy is under way, or two "
+        "applications share a database, which RQ's fixed keys don't allow: give each its own database"
     )

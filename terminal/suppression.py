@@ -22,13 +22,13 @@ LONGEST_NAME = 60
 
 @click.group()
 def suppression() -> None:
-    """Say which addresses and domains get no mail."""
+    """Manage the addresses and domains that get no mail."""
 
 
 @suppression.command("list")
 @click.argument("names", metavar="[ADDRESS|DOMAIN...]", nargs=-1)
 @click.option("--domain", help="Only addresses of this domain.")
-@click.option("--source", help="Only those of this source: operator, import, refused, bounce, ...")
+@click.option("--source", help="Only those from this source: operator, import, refused, bounce, ...")
 @click.option(
     "--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="At most this many."
 )
@@ -37,9 +37,9 @@ def suppression() -> None:
 def suppression_list(
     app: App, names: tuple[str, ...], domain: str | None, source: str | None, limit: int, json: bool
 ) -> None:
-    """List who gets no mail, why and until when.
+    """List suppressed addresses and domains, with reason and expiry.
 
-    With names: only those of them who get none, be it for their own sake or their domain's.
+    With names, list only those that are suppressed, by themselves or by their domain.
     """
     from packmule.terminal import show
 
@@ -53,7 +53,7 @@ def suppression_list(
             if is_of and source in (None, each.source):
                 found.append(each)
                 if len(found) == limit:
-                    complain(f"these are {limit}; for more: --limit, or packmule suppression export")
+                    complain(f"only the first {limit}; for more: --limit, or packmule suppression export")
                     break
     if json:
         show.as_json([each._asdict() for each in found])
@@ -64,7 +64,7 @@ def suppression_list(
             each.reason,
             each.source,
             show.ago(each.since or None),
-            "for ever" if each.until is None else show.ago(each.until),
+            "forever" if each.until is None else show.ago(each.until),
         )
         for each in sorted(found, key=lambda each: -each.since)
     ]
@@ -73,24 +73,24 @@ def suppression_list(
 
 @suppression.command("add", cls=Audited)
 @click.argument("names", metavar="ADDRESS|DOMAIN...", nargs=-1, required=True)
-@click.option("--reason", default="no reason given", help="Why, for those who look later.")
-@click.option("--for", "seconds", type=Duration(), help="For how long: 30d.  [default: for ever]")
+@click.option("--reason", default="no reason given", help="Record this reason.")
+@click.option("--for", "seconds", type=Duration(), help="For how long: 30d.  [default: forever]")
 @click.pass_obj
 def suppression_add(app: App, names: tuple[str, ...], reason: str, seconds: float | None) -> None:
-    """Send no more mail to addresses, or to all addresses of domains."""
+    """Stop sending mail to addresses or whole domains."""
     from packmule.jobs.email.suppression.addresses import name_of, shown
 
     store = _store(app)
     for name in [name_of(each) for each in names]:
         is_new = store.add(name, reason, "operator", seconds)
-        say(f"{shown(name)} {'gets no mail' if is_new else 'was suppressed already'}")
+        say(f"{shown(name)} {'gets no mail' if is_new else 'was already suppressed'}")
 
 
 @suppression.command("remove", cls=Audited)
 @click.argument("names", metavar="ADDRESS|DOMAIN...", nargs=-1, required=True)
 @click.pass_obj
 def suppression_remove(app: App, names: tuple[str, ...]) -> int:
-    """Let addresses or domains get mail again.
+    """Allow mail to addresses or domains again.
 
     Exit with 2 if one was not suppressed.
     """
@@ -113,9 +113,10 @@ def suppression_remove(app: App, names: tuple[str, ...]) -> int:
 @click.option("--for", "seconds", type=Duration(), help="For how long, unless the file says: 30d.")
 @click.pass_obj
 def suppression_import(app: App, file: str, seconds: float | None) -> int:
-    """Suppress the addresses and domains of a CSV file.
+    """Suppress the addresses and domains in a CSV file.
 
-    A file with an address a line will do. FILE may be - for standard input. Exit with 1 if a row was bad.
+    A file with one address per line also works. FILE may be - for standard input. Exit with 1 if a row was
+    bad.
     """
     from packmule.jobs.email.suppression.table import InvalidTable, bring_in
 
@@ -127,8 +128,8 @@ def suppression_import(app: App, file: str, seconds: float | None) -> int:
         with Path(file).open(encoding="utf-8-sig", newline="") as opened:
             done = bring_in(opened, _store(app), seconds)
     audited(lambda: {"added": done.added, "bad": done.bad})
-    over = f", {done.over:,} were over" if done.over else ""
-    say(f"{done.added:,} added, {done.known:,} were suppressed already{over}")
+    over = f", {done.over:,} had expired" if done.over else ""
+    say(f"{done.added:,} added, {done.known:,} were already suppressed{over}")
     for reason in done.reasons:
         complain(reason)
     if done.bad > len(done.reasons):
@@ -140,7 +141,7 @@ def suppression_import(app: App, file: str, seconds: float | None) -> int:
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def suppression_export(app: App, file: str) -> None:
-    """Write all that is suppressed as CSV to FILE, or to standard output."""
+    """Write the suppressed addresses and domains as CSV to FILE or standard output."""
     from packmule.jobs.email.suppression.table import export
 
     if file == "-":

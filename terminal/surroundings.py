@@ -55,7 +55,7 @@ def _way_out(line: str) -> str:
     name, equals, value = line.strip().partition("=")
     name = name.removeprefix("export ").strip()
     if not equals or not name.isidentifier():
-        return "it is not NAME=value: write it so, or put # in front of it"
+        return "it is not NAME=value: write it like that, or comment it out with #"
     quote = value.strip()[:1]
     if quote in ("'", '"') and value.count(quote) % 2:
         return f"the value of {name} has no closing {quote}: add one, or write it without quotes"

@@ -31,14 +31,19 @@ def token() -> None:
     type=click.Choice([*map(str, Scope)]),
     multiple=True,
     required=True,
-    help="May be repeated.",
+    help="Allow this; can be repeated.",
 )
 @click.option(
-    "--expires", "lifetime", type=Duration(), default="90d", show_default=True, help="A year at most."
+    "--expires",
+    "lifetime",
+    type=Duration(),
+    default="90d",
+    show_default=True,
+    help="Time until it expires, at most a year.",
 )
 @click.pass_obj
 def token_add(app: App, name: str, scopes: tuple[str, ...], lifetime: float) -> None:
-    """Print a new token, which is shown this once.
+    """Create a token, and print it this once.
 
     NAME has letters, digits and . _ -
     """
@@ -91,9 +96,9 @@ def token_list(app: App, json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def token_revoke(app: App, name: str) -> None:
-    """End a token at once."""
+    """Revoke a token at once."""
     _tokens(app).revoke(name)
-    say(f"{name} is no token any more")
+    say(f"{name} is revoked")
 
 
 def _tokens(app: App) -> Tokens:

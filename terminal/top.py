@@ -50,9 +50,9 @@ REFRESH = 1.0
 @click.option("--json", "json", is_flag=True, help="Print the page once, as one JSON object.")
 @click.pass_obj
 def top(app: App, period: str, order: str, once: bool, json: bool) -> None:
-    """Show live what runs and what ran lately.
+    """Show live what is running and what ran recently.
 
-    The key q or Ctrl-C ends it.
+    Press q or Ctrl-C to quit.
     """
     from packmule.terminal import show
 

@@ -44,7 +44,8 @@ STOPPED_BY_US = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 def up(app: App, lock_nodes: str | None, reload: bool | None) -> int:
     """Run all processes of the Procfile in this terminal.
 
-    Ctrl-C drains the workers and stops the others. So does a change of code, and then they start anew.
+    Ctrl-C drains the workers and stops the other processes. A code change does the same, and then restarts
+    them.
     """
     if lock_nodes and app.settings.lock_urls:
         raise click.UsageError("--lock-nodes starts its own servers: unset PACKMULE_LOCK_URLS")
@@ -119,7 +120,7 @@ def run_procfile(app: App, lock_urls: Sequence[str], change: Change | None = Non
     ours = PROCFILE.replace(": packmule ", f": {packmule} ")
     commands = environ.parse_procfile(procfile.read_text() if procfile.exists() else ours).processes
     if not any("packmule" in each for each in commands.values()):
-        complain("the Procfile names no packmule process: nobody performs jobs; add worker: packmule worker")
+        complain("the Procfile names no packmule process: no jobs are performed; add worker: packmule worker")
     if app.settings.webhooks is not None:
         commands.setdefault("webhooks", f"{packmule} webhooks")
     # honcho would kill what still drains five seconds after the first process has ended.

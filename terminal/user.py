@@ -29,14 +29,14 @@ payloads_option = click.option(
 stdin_option = click.option(
     "--password-stdin", "from_stdin", is_flag=True, help="Read the password from standard input."
 )
-force_option = click.option("--force", is_flag=True, help="Even if no admin is left.")
+force_option = click.option("--force", is_flag=True, help="Do it even if no admin is left.")
 
 
 @click.group()
 def user() -> None:
     """Add, change and list the dashboard's users.
 
-    A viewer sees, an operator acts on jobs, an admin also manages users and tokens.
+    A viewer only looks, an operator also acts on jobs, and an admin also manages users and tokens.
     """
 
 
@@ -45,12 +45,12 @@ def user() -> None:
 @click.option("--role", type=ROLES, default="viewer", show_default=True, help="What the user may do.")
 @payloads_option
 @stdin_option
-@click.option("--no-password", is_flag=True, help="Let in by links or a proxy only.")
+@click.option("--no-password", is_flag=True, help="Let the user in only by links or a proxy.")
 @click.pass_obj
 def user_add(
     app: App, name: str, role: str, payloads: bool | None, from_stdin: bool, no_password: bool
 ) -> None:
-    """Add a user, whose password is asked for.
+    """Add a user, and prompt for a password.
 
     NAME has up to 64 letters, digits and . _ @ + -
     """
@@ -59,7 +59,7 @@ def user_add(
     from packmule.dashboard.viewer import Role
 
     if no_password and from_stdin:
-        raise click.UsageError("--no-password and --password-stdin exclude each other")
+        raise click.UsageError("give --no-password or --password-stdin, not both")
     checked_name(name)
     hashed = "" if no_password else passwords.hash_of(_new_password(name, from_stdin))
     sees = role == "admin" if payloads is None else payloads
@@ -109,13 +109,13 @@ def user_list(app: App, json: bool) -> None:
 @stdin_option
 @click.pass_obj
 def user_passwd(app: App, name: str, from_stdin: bool) -> None:
-    """Give a user another password; the user's sessions end."""
+    """Change a user's password, and end the user's sessions."""
     from packmule.dashboard.users import passwords
 
     users = _users(app)
     users.get(name)
     users.change(name, password=passwords.hash_of(_new_password(name, from_stdin)))
-    say(f"{name} has another password; all sessions of {name} have ended")
+    say(f"{name} has a new password; all sessions of {name} have ended")
 
 
 @user.command("role", cls=Audited)
@@ -125,7 +125,7 @@ def user_passwd(app: App, name: str, from_stdin: bool) -> None:
 @force_option
 @click.pass_obj
 def user_role(app: App, name: str, role: str, payloads: bool | None, force: bool) -> None:
-    """Give a user another role; the user's sessions end."""
+    """Change a user's role, and end the user's sessions."""
     from packmule.dashboard.viewer import Role
 
     fields: dict[str, Any] = {"role": Role(role)}
@@ -133,7 +133,7 @@ def user_role(app: App, name: str, role: str, payloads: bool | None, force: bool
         fields["payloads"] = payloads
         audited(lambda: {"payloads": payloads})
     changed = _users(app).change(name, force=force, **fields)
-    sees = "and sees payloads" if changed.payloads else "and doesn't see payloads"
+    sees = "and can see payloads" if changed.payloads else "and can't see payloads"
     say(f"{name} is {Role(role).with_article} {sees}; all sessions of {name} have ended")
 
 
@@ -142,9 +142,9 @@ def user_role(app: App, name: str, role: str, payloads: bool | None, force: bool
 @force_option
 @click.pass_obj
 def user_remove(app: App, name: str, force: bool) -> None:
-    """Remove a user; the user's sessions end."""
+    """Remove a user, and end the user's sessions."""
     _users(app).remove(name, force=force)
-    say(f"{name} is no user any more")
+    say(f"{name} is removed")
 
 
 @user.command("sessions")
@@ -177,7 +177,7 @@ def user_sessions(app: App, name: str, json: bool) -> None:
         [each.ref[:12], show.ago(each.begun_at), show.ago(each.seen_at), each.origin, in_words(each.agent)]
         for each in found
     ]
-    empty = f"{name} is logged in nowhere"
+    empty = f"{name} is not logged in"
     show.table(("session", "begun", "last seen", "from", "browser"), cells, empty, show.NARROW)
 
 
@@ -195,9 +195,14 @@ def user_logout(app: App, name: str) -> None:
 @user.command("link", cls=Audited)
 @name_argument
 @click.option(
-    "--for", "lifetime", type=Duration(), default="15m", show_default=True, help="Good for so long."
+    "--for",
+    "lifetime",
+    type=Duration(),
+    default="15m",
+    show_default=True,
+    help="Time until the link expires.",
 )
-@click.option("--url", help="The dashboard's address.  [default: of PACKMULE_HOST, PORT and PREFIX]")
+@click.option("--url", help="The dashboard's address.  [default: from PACKMULE_HOST, PORT and PREFIX]")
 @click.pass_obj
 def user_link(app: App, name: str, lifetime: float, url: str | None) -> None:
     """Print a link that lets a user in once, without a password."""
@@ -215,7 +220,7 @@ def user_link(app: App, name: str, lifetime: float, url: str | None) -> None:
 @click.argument("switch", type=click.Choice(["on", "off"]))
 @click.pass_obj
 def user_totp(app: App, name: str, switch: str) -> None:
-    """Ask a user for a code of an authenticator app, too; or stop asking.
+    """Turn authenticator codes at login on or off for a user.
 
     The user's sessions end. The code to scan is printed.
     """
@@ -225,12 +230,12 @@ def user_totp(app: App, name: str, switch: str) -> None:
     users.get(name)
     if switch == "off":
         users.change(name, totp="", totp_step=0)
-        say(f"{name} needs no code any more; all sessions of {name} have ended")
+        say(f"{name} no longer needs a code; all sessions of {name} have ended")
         return
     secret = totp.new_secret()
     users.change(name, totp=secret, totp_step=0)
     say_lines(totp.qr_lines(totp.link(name, secret)))
-    say(f"{name} scans this with an authenticator app, or enters the key {secret}")
+    say(f"{name} can scan this with an authenticator app, or enter the key {secret}")
 
 
 def _users(app: App) -> Users:
@@ -245,5 +250,5 @@ def _new_password(name: str, from_stdin: bool) -> str:
     if from_stdin:
         return checked_password(name, sys.stdin.readline(4096).rstrip("\r\n"))
     if not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask for a password: use --password-stdin")
+        raise click.UsageError("no terminal to prompt for a password: use --password-stdin")
     return checked_password(name, click.prompt("Password", hide_input=True, confirmation_prompt="Again"))

@@ -15,7 +15,7 @@ from packmule.terminal.say import complain, say
 
 @click.command()
 @click.argument("inbox", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--pipeline", "name", metavar="NAME", required=True, help="Send files through this pipeline.")
+@click.option("--pipeline", "name", metavar="NAME", required=True, help="Run files through this pipeline.")
 @click.option(
     "--stable",
     type=Duration(),
@@ -23,14 +23,17 @@ from packmule.terminal.say import complain, say
     show_default=True,
     help="Take a file once it hasn't changed for this long.",
 )
-@click.option("--leave", is_flag=True, help="Leave files where they are, also if they failed.")
-@click.option("--once", is_flag=True, help="End when what is there has ended; exit 1 if some of it failed.")
+@click.option("--leave", is_flag=True, help="Leave files where they are, even if they failed.")
+@click.option(
+    "--once", is_flag=True, help="Exit when the files that are there are done; exit 1 if one failed."
+)
 @click.pass_obj
 def watch(app: App, inbox: Path, name: str, stable: float, leave: bool, once: bool) -> int:
-    """Send the files in INBOX through a pipeline, each content once.
+    """Run files from INBOX through a pipeline, once per content.
 
-    They are moved to INBOX/done or INBOX/failed when that has ended. Hidden files, links and folders are left
-    alone. Any number of watchers may run, on one host or several. SIGTERM ends it after the file at hand.
+    A file is moved to INBOX/done or INBOX/failed when its pipeline has ended. Hidden files, links and folders
+    are ignored. Any number of watchers may run, on one host or several. SIGTERM stops the watcher after the
+    current file.
     """
     from packmule.jobs.pipelines.pipeline_file import find
     from packmule.jobs.pipelines.watching import Watcher

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @verbosity("-q", "--quiet")
 @click.pass_context
 def webhooks(ctx: click.Context, file: Path | None, health: str | None, verbose: bool, quiet: bool) -> None:
-    """Post events of jobs to webhooks, until SIGTERM.
+    """Post job events to webhooks until SIGTERM.
 
     Any number of these processes may run.
     """
@@ -57,7 +57,7 @@ def webhooks(ctx: click.Context, file: Path | None, health: str | None, verbose:
 @json_option
 @click.pass_obj
 def webhooks_list(given: tuple[App, list[Endpoint], Allowed], json: bool) -> None:
-    """List the webhooks with their numbers of waiting and dead events."""
+    """List webhooks with their counts of waiting and dead events."""
     from packmule.observe.webhooks import state
     from packmule.terminal import show
 
@@ -118,6 +118,6 @@ def _read(app: App, file: Path | None) -> tuple[list[Endpoint], Allowed]:
 
     path = file or app.settings.webhooks
     if path is None:
-        raise SettingsError("no file of webhooks is named: use --file or PACKMULE_WEBHOOKS")
+        raise SettingsError("no webhooks file is given: use --file or PACKMULE_WEBHOOKS")
     allowed = Allowed(app.settings.webhook_allow)
     return read_endpoints(path, allowed, secret), allowed

@@ -36,18 +36,20 @@ from packmule.terminal.scheduler import run_scheduler
     type=click.IntRange(min=1, max=1000),
     default=1,
     show_default=True,
-    help="Functions that a process performs at once; above 1 for jobs that wait for I/O.",
+    help="Run this many functions at once per process; above 1 for I/O-bound jobs.",
 )
 @click.option(
     "--tasks",
     type=click.IntRange(min=1, max=10_000),
     default=100,
     show_default=True,
-    help="Async functions that a process performs at once.",
+    help="Run this many async functions at once per process.",
 )
 @click.option("--autoscale", type=Span(), metavar="MIN:MAX", help="Run as many processes as the queues need.")
 @click.option("--max-jobs", type=click.IntRange(min=1), help="Replace a process after this many jobs.")
-@click.option("--max-memory", type=Size(), help="Replace a process that uses more memory: 300M, 2G.")
+@click.option(
+    "--max-memory", type=Size(), help="Replace a process that uses more memory than this: 300M, 2G."
+)
 @click.option(
     "--grace", type=Duration(), help="Time for running jobs to end after SIGTERM.  [default: PACKMULE_GRACE]"
 )
@@ -73,8 +75,8 @@ def worker(
 ) -> int:
     """Run a pool of worker processes until SIGTERM, which drains it.
 
-    Exit with 1 if the grace was too short for a job, which then runs again. The commands steer one process
-    of a pool, by the name that `packmule status` shows.
+    Exit with 1 if a job outlived the grace period; it runs again. The commands control one process of a pool,
+    by its name in `packmule status`.
     """
     if context.invoked_subcommand:
         return 0
@@ -168,9 +170,9 @@ def _catch_mail(app: App, companions: dict[str, Callable[[], None]]) -> tuple[st
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def worker_quiet(app: App, names: tuple[str, ...]) -> None:
-    """Let workers take no more jobs until they are resumed or end.
+    """Stop workers from taking jobs until they are resumed.
 
-    What they have goes on.
+    Jobs that they already hold still run.
     """
     from packmule.jobs.cluster import quiet
 
@@ -194,10 +196,10 @@ def worker_resume(app: App, names: tuple[str, ...]) -> None:
 @json_option
 @click.pass_obj
 def worker_stack(app: App, name: str, json: bool) -> None:
-    """Show what the threads of a worker are at.
+    """Show the stacks of a worker's threads.
 
-    Its process and what it has forked write their stacks, even while a job blocks them. Jobs go on. Exit with
-    1 if the worker doesn't answer.
+    The worker and its forked processes write their stacks, even while a job blocks them. Jobs go on. Exit
+    with 1 if the worker doesn't answer.
     """
     from packmule.jobs.stacks import ask
     from packmule.terminal import show
@@ -207,21 +209,21 @@ def worker_stack(app: App, name: str, json: bool) -> None:
         show.as_json(found)
         return
     say_lines(found.text)
-    say(f"It performed: {', '.join(found.jobs) or 'nothing'}")
+    say(f"It was running: {', '.join(found.jobs) or 'nothing'}")
     if not found.is_whole:
-        complain("Some of it is missing.")
+        complain("Some stacks are missing.")
 
 
 @worker.command("stop", cls=Audited)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.pass_obj
 def worker_stop(app: App, names: tuple[str, ...]) -> None:
-    """Let workers end after the jobs that they run.
+    """Stop workers once their running jobs have ended.
 
-    A pool starts another in the place of each.
+    The pool starts a replacement for each.
     """
     from packmule.jobs.cluster import stop
 
     for name in names:
         stop(app.client, name)
-        say(f"{name} was told to end")
+        say(f"{name} was told to stop")

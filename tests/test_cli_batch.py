@@ -36,7 +36,9 @@ def test_several_files_are_a_batch_from_its_enqueue_to_its_end(
     job = client.hkeys(f"pm:batch:{id}:jobs")[0].decode()
     assert f"batch {id}, which is paused" in packmule.output("job", "show", job)
     assert packmule.output("batch", "resume", id) == f"{id} resumed"
-    assert "had not ended after 100 ms" in complaint(packmule.run("batch", "wait", id, "--timeout", "0.1"), 1)
+    assert "have not ended after 100 ms" in complaint(
+        packmule.run("batch", "wait", id, "--timeout", "0.1"), 1
+    )
     packmule.output("worker", "--burst", "--processes", "1")
     assert packmule.output("batch", "wait", id) == "2 of 2 done, 0 failed, 0 canceled"
     assert packmule.output("batch", "pause", id) == f"{id} was already paused, or has ended"

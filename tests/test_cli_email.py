@@ -118,9 +118,7 @@ def test_a_mail_is_shown_by_its_key_or_its_message_id_when_its_job_is_gone(packm
     assert (ADA in shown, "accepted" in shown, BOB in shown, EVE in shown) == (True, True, False, False)
     (found,) = json.loads(packmule.output("email", "show", "--message-id", id, "--to", BOB, "--json"))
     assert (found["recipient"], found["state"]) == (BOB, "accepted")
-    assert (
-        packmule.output("email", "show", "--key", "other", "--to", ADA) == "the ledger knows of no such mail"
-    )
+    assert packmule.output("email", "show", "--key", "other", "--to", ADA) == "the ledger has no such mail"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +130,8 @@ def test_a_mail_is_shown_by_its_key_or_its_message_id_when_its_job_is_gone(packm
         (("show", "--key", "x", "--to", "ada"), "it has no @"),
         (("resolve", "x"), "--sent or --not-sent"),
         (("resolve", "x", "--sent", "--not-sent"), "--sent or --not-sent"),
-        (("resolve", "--sent"), "name the jobs, or filter the mails, or say --all"),
-        (("resolve", "x", "--domain", "y.org", "--sent"), "name the jobs, or filter the mails"),
+        (("resolve", "--sent"), "name the jobs, filter the mails, or give --all"),
+        (("resolve", "x", "--domain", "y.org", "--sent"), "name the jobs, filter the mails"),
         (("list", "--state", "accepted"), "'accepted' is not one of"),
         (("list", "--address", "nobody"), "it has no @"),
         (("list", "--after", "1-x"), "cursor"),
@@ -150,7 +148,7 @@ def test_a_mistake_is_one_line_with_the_way_out(packmule, client, words, said):
 def test_addresses_and_domains_are_suppressed_and_let_go(packmule, client):
     said = packmule.output("suppression", "add", "Ada@Example.org", "spam.example", "--reason", "a trap")
     assert said.splitlines() == ["ada@example.org gets no mail", "spam.example gets no mail"]
-    assert "was suppressed already" in packmule.output("suppression", "add", ADA, "--for", "1d")
+    assert "was already suppressed" in packmule.output("suppression", "add", ADA, "--for", "1d")
     assert "a trap" in packmule.output("suppression", "list", "someone@spam.example")
     (one,) = json.loads(packmule.output("suppression", "list", "--domain", "example.org", "--json"))
     assert (one["name"], one["reason"], one["source"], one["until"]) == (ADA, "a trap", "operator", None)
@@ -173,7 +171,7 @@ def test_a_list_comes_in_and_goes_out_as_csv(packmule, client, tmp_path):
     )
     done = packmule.run("suppression", "import", str(given))
     assert done.returncode == 1
-    assert done.stdout == "2 added, 0 were suppressed already, 1 were over\n"
+    assert done.stdout == "2 added, 0 were already suppressed, 1 had expired\n"
     assert "line 3: " in done.stderr
     assert "line 6: until 'soon'" in done.stderr
     out = tmp_path / "out.csv"
@@ -182,7 +180,7 @@ def test_a_list_comes_in_and_goes_out_as_csv(packmule, client, tmp_path):
     assert lines[0] == "address,reason,source,since,until"
     assert any(line.startswith("""ada@example.org,"'=cmd(""x"")",import,""") for line in lines)
     client.delete("pm:mail-suppressed")
-    assert packmule.output("suppression", "import", str(out)) == "2 added, 0 were suppressed already"
+    assert packmule.output("suppression", "import", str(out)) == "2 added, 0 were already suppressed"
     (ada,) = json.loads(packmule.output("suppression", "list", ADA, "--json"))
     assert ada["reason"] == '=cmd("x")'
 

@@ -284,7 +284,7 @@ def test_a_unique_job_is_enqueued_once_and_its_id_printed_with_a_note(here: Run,
     again = here(*words, "b=1", "--unique")
     id = first.stdout.strip()
     assert (first.stderr, again.stdout, again.returncode) == ("", first.stdout, 0)
-    assert again.stderr == f"packmule: job {id} is equal and pending: nothing was enqueued\n"
+    assert again.stderr == f"packmule: job {id} is an equal one and still pending: nothing was enqueued\n"
     assert here(*words).stdout != first.stdout
     keyed = [here(*words, f"b={b}", "--unique-key", "{a}", "--unique-ttl", "1h").stdout for b in (1, 2)]
     assert keyed[0] == keyed[1] != first.stdout
@@ -307,7 +307,7 @@ def test_wait_follows_the_job_that_holds_the_place(here: Run) -> None:
     words = ("enqueue", "call", "shop.add", "a=40", "b=2", "--throttle", "1h", "--wait")
     first, again = here(*words), here(*words)
     assert (first.stdout, again.stdout, again.returncode) == ("42\n", "42\n", 0)
-    assert "is equal and pending" in again.stderr
+    assert "is an equal one and still pending" in again.stderr
 
 
 CALL = ("call", "shop.add")

@@ -55,7 +55,7 @@ def test_a_file_is_fetched_by_an_isolated_job(packmule, url):
     ("words", "text"),
     [
         (["file:///etc/passwd"], "is not an http:// or https:// URL with a host"),
-        (["https://a.example/x", "https://a.example/y", "--out", "x"], "--out is the place of one output"),
+        (["https://a.example/x", "https://a.example/y", "--out", "x"], "--out is the path of one output"),
         (["https://a.example/x", "--within", "2h"], "give more than 0 and at most 3000"),
         (["https://a.example/x", "--max-bytes", "many"], "--max-bytes"),
     ],

@@ -86,7 +86,7 @@ def test_several_files_are_not_written_to_one_place(server, tmp_path, kind):
         (tmp_path / name).write_text("a,b\n1,2\n")
     done = packmule.run("enqueue", kind, "a.csv", "b.csv", "--out", "made.csv")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--out is the place of one output" in done.stderr
+    assert "--out is the path of one output" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["file", "profile", "text", "unpack"])

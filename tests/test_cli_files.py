@@ -78,7 +78,9 @@ def test_what_is_not_there_is_one_line_and_a_folder_without_its_slash_too(here, 
     for words in (["ls", "nope/"], ["get", "nope/", "out"], ["rm", "nope/", "--yes"]):
         assert "/ has no folder nope/, and no job has that id" in complaint(here("files", *words), 2), words
     for words in (["get", "converted/1", "out"], ["rm", "converted/1", "--yes"]):
-        assert complaint(here("files", *words), 2) == "packmule: converted/1 is a folder: say converted/1/\n"
+        assert (
+            complaint(here("files", *words), 2) == "packmule: converted/1 is a folder: write converted/1/\n"
+        )
     assert "1 file, " in here("files", "ls", "converted/1").stdout
     assert here("files", "rm", "converted/1/", "--yes").returncode == 0
     empty = here("files", "ls")
@@ -93,7 +95,7 @@ def test_a_strangers_file_stays_and_others_go_on(here, storage, tmp_path):
     (tmp_path / "out/a/x.csv").write_bytes(b"mine")
     done = here("files", "get", "converted/1/", "out")
     assert done.returncode == 1
-    assert "out/a/x.csv exists: give --overwrite, or another folder" in done.stderr
+    assert "out/a/x.csv exists: use --overwrite, or another folder" in done.stderr
     assert (tmp_path / "out/a/x.csv").read_bytes() == b"mine"
     assert (tmp_path / "out/b/x.csv").read_bytes() == b"other x"
     assert here("files", "get", "converted/1/", "out", "--overwrite").returncode == 0
@@ -120,7 +122,7 @@ def test_what_a_job_names_that_has_not_ended_is_not_deleted(here, storage, clien
     for name in ("fetched/1/a.csv", "fetched/2/a.csv"):
         storage.write_bytes(name, b"x")
     Client(client).enqueue(file, "fetched/1/a.csv")
-    assert "a job or a schedule still needs it: wait, or give --force" in complaint(
+    assert "a job or a schedule still needs it: wait, or use --force" in complaint(
         here("files", "rm", "fetched/1/", "--yes"), 2
     )
     assert here("files", "rm", "fetched/2/a.csv", "--yes").stdout == "Deleted 1 file.\n"
@@ -137,7 +139,7 @@ def test_a_pruning_deletes_what_is_old_and_then_what_is_too_much(here, storage, 
         age(storage, f"converted/{number}/a.parquet", days * DAY)
     storage.write_bytes("uploads/1/old.csv", b"x")
     age(storage, "uploads/1/old.csv", 400 * DAY)
-    assert "say what is to go" in complaint(here("files", "gc"), 2)
+    assert "say what to delete" in complaint(here("files", "gc"), 2)
     dry = here("files", "gc", "--older", "30d", "--dry-run").stdout
     assert "converted/1" in dry
     assert "Would delete 1 of 4 files, 1,000 of 4,000 bytes." in dry
@@ -164,7 +166,7 @@ def test_a_pruning_leaves_what_a_job_names_in_any_place(here, storage, client, a
         age(storage, name, 40 * DAY)
     Client(client).enqueue(sample_jobs.echo, *args)
     out = here("files", "gc", "--older", "30d").stdout
-    assert "2 files stayed, which jobs use" in out
+    assert "2 files kept, because jobs use them" in out
     assert storage.names() == ["unpacked/7/b/x.csv", "unpacked/7/x.csv"]
 
 

@@ -53,7 +53,7 @@ def test_a_flow_is_drawn_node_by_node_and_retried(
     ]
     assert "1 failed" in packmule.output("flow", "show", flow.id).splitlines()[1]
     gate.touch()
-    assert packmule.output("flow", "retry", flow.id) == f"{flow.id}: 1 of its nodes run again"
+    assert packmule.output("flow", "retry", flow.id) == f"{flow.id}: 1 nodes run again"
     work(client)
     found = json.loads(packmule.output("flow", "show", flow.id, "--json"))
     assert [node["state"] for node in found["nodes"]] == ["done"] * 6

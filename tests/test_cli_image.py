@@ -118,7 +118,7 @@ def test_a_wait_for_a_folder_ends_in_time_and_the_same_command_goes_on(
     words = ("enqueue", "image", "photos/a", "--size", "9", "--out", "late", "--queue", "high")
     queues.pause(redis, "high")
     assert complaint(here(*words, "--wait-timeout", "0.2s"), 1) == (
-        "packmule: 0 of 1 images were done after 0.2 s, and the rest goes on: give the same command again\n"
+        "packmule: 0 of 1 images were done after 0.2 s, and the rest continues: run the same command again\n"
     )
     queues.resume(redis, "high")
     assert here(*words, "--wait-timeout", "60s").stdout.startswith("1 made, 0 unchanged")
@@ -198,11 +198,11 @@ def test_a_run_that_is_interrupted_goes_on(
         until(lambda: redis.llen("rq:queue:low") == 3, "the jobs")
         manifest = packmule.cwd / "out/manifest.json"
         until(lambda: len(json.loads(manifest.read_text())["jobs"]) == 3, "the manifest")
-        assert "another command makes renditions in out" in complaint(here(*words), 1)
+        assert "another command is making renditions in out" in complaint(here(*words), 1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
         assert process.returncode == 130
-        assert "the same command goes on from there" in err
+        assert "the same command continues from there" in err
     batch = json.loads(manifest.read_text())["batch"]
     here("queue", "resume", "low")
     done = here(*words)
@@ -225,8 +225,8 @@ def test_a_strangers_file_is_not_replaced_unless_that_is_wanted(
     before = set(redis.scan_iter("rq:job:*"))
     for more in ((), ("--dry-run",)):
         said = complaint(here(*words, *more), 2)
-        assert "/b/x-9.jpg (and 1 more) would be replaced, but is no rendition of ours" in said
-        assert "give --overwrite" in said
+        assert "/b/x-9.jpg (and 1 more) would be replaced, but Packmule didn't make it" in said
+        assert "use --overwrite" in said
     assert set(redis.scan_iter("rq:job:*")) == before
     assert (folder / "b/x-9.jpg").read_text() == (folder / "b/y-9.png").read_text() == "mine"
     assert not (folder / "manifest.json").exists()
@@ -246,7 +246,7 @@ def test_two_commands_never_write_to_one_folder_of_the_storage_and_a_killed_one_
     with packmule.started(*words) as process:
         until(lambda: manifest.exists() and json.loads(manifest.read_text())["jobs"], "its manifest")
         said = complaint(here(*words), 1)
-        assert "another command makes renditions in store:shared: wait until it ends, or 10 s if" in said
+        assert "another command is making renditions in store:shared: wait until it ends, or 10 s if" in said
         assert here(*words[:-3], "store:other", "--dry-run").returncode == 0
         process.kill()
         process.wait(DEADLINE)

@@ -88,7 +88,7 @@ def test_the_ready_made_jobs_are_listed_on_wish_and_no_modules_are_said(packmule
     assert len(last) < 80
     assert shown(packmule.run("jobs", "image")).startswith("packmule.jobs.image.image(")
     assert shown(packmule.run("jobs", PACKMULE_MODULES="")).startswith(
-        "no jobs: name the modules of yours in PACKMULE_MODULES\n"
+        "no jobs: set PACKMULE_MODULES to your modules\n"
     )
 
 
@@ -191,7 +191,7 @@ def test_waiting_ends_when_its_time_is_over_and_the_job_goes_on(here: Run, clien
     done = here("enqueue", "call", "desk.add", "a=1", "--wait-timeout", "0.2s")
     said = complaint(done, 1)
     (id,) = [key.decode().removeprefix("rq:job:") for key in client.keys("rq:job:*")]
-    assert said == f"packmule: {id} had not ended after 200 ms, and goes on: packmule job wait {id}\n"
+    assert said == f"packmule: {id} has not ended after 200 ms, and continues: packmule job wait {id}\n"
     assert reader.read(client, id).status == "queued"
 
 
@@ -200,9 +200,9 @@ def test_waiting_for_a_bulk_send_ends_when_its_time_is_over(here: Run, tmp_path:
     mail = ("--subject", "Hello", "--body", "Hi", "--recipients", "list.csv")
     done = here("enqueue", "email", *mail, "--wait-timeout", "0.2s")
     assert done.returncode == 1
-    assert "had not ended after 200 ms, and goes on: packmule email bulk " in done.stderr
+    assert "has not ended after 200 ms, and continues: packmule email bulk " in done.stderr
     id = done.stderr.split()[-1]
-    assert f"bulk send {id} had not ended after 100 ms" in complaint(
+    assert f"bulk send {id} has not ended after 100 ms" in complaint(
         here("email", "bulk", id, "--wait-timeout", "0.1s"), 1
     )
 

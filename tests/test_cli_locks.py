@@ -135,7 +135,7 @@ def test_a_released_lock_is_free_and_the_next_holder_has_a_higher_token(
     said = output(packmule.run("locks", "release", "report", "--yes"))
     assert f"held by process {os.getpid()} on " in said
     assert "report released on 3 of 3 nodes" in said
-    assert f"only what checks fences refuses its writes with {lock.fence}" in said
+    assert f"only fence checks refuse its writes with {lock.fence}" in said
     assert not redlock_holds(here, "report")
     with redlock.acquire("report", wait=0) as other:
         assert other.fence > lock.fence

@@ -70,7 +70,7 @@ def test_files_are_sent_and_awaited(
     storage = Storage(str(tmp_path / "store"))
     storage.write_bytes("uploads/c.csv", b"a,b\n2,y\n")
     missing = packmule.run("pipeline", "run", "intake", "a.csv", "no.csv")
-    assert "there is no file no.csv; store:PATH names one that is in the storage" in complaint(missing, 2)
+    assert "there is no file no.csv; store:PATH names one in the storage" in complaint(missing, 2)
     assert flows(client) == []
     working = threading.Thread(
         target=lambda: (until(lambda: len(flows(client)) == 3), drained(server, storage=tmp_path / "store"))
@@ -164,7 +164,7 @@ def test_a_wait_ends_in_time_and_what_was_sent_goes_on(
     done = packmule.run("pipeline", "run", "intake", "a.csv", "b.csv", "--wait-timeout", "0.2s")
     second, first = flows(client)
     assert complaint(done, 1) == (
-        f"packmule: a.csv had not gone through after 0.2 s, and goes on: packmule batch wait {first.id}\n"
+        f"packmule: a.csv has not finished after 0.2 s, and continues: packmule batch wait {first.id}\n"
     )
     assert (first.ended, second.ended, first.is_canceled) == (None, None, False)
 

@@ -147,7 +147,7 @@ def test_a_worker_is_made_quiet_resumed_and_told_to_end(packmule: CommandLine, c
     assert packmule.output("worker", "quiet", "w1") == "w1 was already quiet"
     assert "idle, quiet" in packmule.output("status")
     assert packmule.output("worker", "resume", "w1") == "w1 takes jobs again"
-    assert packmule.output("worker", "stop", "w1") == "w1 was told to end"
+    assert packmule.output("worker", "stop", "w1") == "w1 was told to stop"
     for verb in ("quiet", "resume", "stop"):
         assert "no worker is called w2" in complaint(packmule.run("worker", verb, "w2"), 2)
     assert "worker stop names=w1" in packmule.output("audit")

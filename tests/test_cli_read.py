@@ -159,7 +159,7 @@ def test_a_long_list_of_jobs_goes_on_at_its_cursor(here: Run, jobs: dict[str, st
     for _ in jobs:
         done = here("job", "list", "--limit", "1", *after)
         seen += re.findall("[0-9a-f]{32}", done.stdout)
-        after = re.findall(r"looked back to .*; for more: (--after) (\S+)\n", done.stderr)
+        after = re.findall(r"searched back to .*; for more: (--after) (\S+)\n", done.stderr)
         after = list(after[0]) if after else []
     assert sorted(seen) == sorted(jobs.values())
     assert not after
@@ -453,5 +453,5 @@ def test_status_warns_of_workers_of_a_queue_that_know_different_jobs(packmule, c
     assert "different jobs" not in packmule.output("status")
     register("d", "2e", queues="default")
     said = " ".join(packmule.output("status").split())
-    assert "a and d know different jobs of the queue default" in said
-    assert "give each a number of its own" in said
+    assert "a and d know different jobs for the queue default" in said
+    assert "give each its own database" in said

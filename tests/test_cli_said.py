@@ -101,10 +101,10 @@ def test_what_was_dropped_is_told_on_standard_error(packmule: CommandLine, clien
         client.xadd(key, {"by": "e-1", "attempt": 0, "said": said}, "99-13")
     done = packmule.run("job", "logs", "j1")
     assert done.stdout == "callback\n1e+300 info     a\n"
-    assert done.stderr == "packmule: 12 earlier lines were dropped, since only the last are kept\n"
+    assert done.stderr == "packmule: 12 earlier lines were dropped: only the last are kept\n"
     done = packmule.run("job", "output", "j1")
     assert done.stdout == "a\n"
-    assert done.stderr == "packmule: 12 earlier chunks were dropped, since only the last are kept\n"
+    assert done.stderr == "packmule: 12 earlier chunks were dropped: only the last are kept\n"
 
 
 @pytest.mark.parametrize("command", ["logs", "output"])

@@ -247,7 +247,7 @@ def test_a_scheduler_keeps_what_code_file_and_operator_say_and_is_named_by_statu
             until(lambda: "; 1 more on standby" in output(here("status")), "another that stands by")
         until(lambda: json.loads(output(here("status", "--json")))["schedulers"] == 1, "its end")
         said = output(here("schedule", "remove", "nightly", "often"))
-        assert "the code still has it" in said
+        assert "the code still declares it" in said
     file.write_text("[often]\njob = 5\n")
     with packmule.started("scheduler", stderr=subprocess.DEVNULL, PACKMULE_SCHEDULES=str(file)):
         until(lambda: (found := leader(client)) and found.name != known["name"], "another leader")

@@ -91,7 +91,7 @@ def test_an_operator_sees_an_unknown_step_and_answers_for_it(here, client, runs)
     id = broken_off(client, runs, "ask")
     shown = output(here("job", "show", id))
     assert "an answer for step charge, whose end is unknown" in shown
-    assert re.search(r"^charge +step +its end is unknown", shown, re.MULTILINE)
+    assert re.search(r"^charge +step +outcome unknown", shown, re.MULTILINE)
     output(here("job", "signal", id, "step:charge", "--data", '{"done": "ch_0"}'))
     runs.once()
     assert value(client, id) == "ch_0"
@@ -103,10 +103,10 @@ def test_an_operator_sees_an_unknown_step_and_answers_for_it(here, client, runs)
         (["nobody", "go"], 2, "no job has the id nobody"),
         (["ID", "go", "--data", "{x"], 2, "it is not JSON"),
         (["ID", "go", "--data", "NaN"], 2, "it is not JSON"),
-        (["ID", "go", "--data", '"' + "x" * 70_000 + '"'], 2, "65536 are the most"),
+        (["ID", "go", "--data", '"' + "x" * 70_000 + '"'], 2, "over the limit of 65536"),
         (["ID", "a\nb"], 2, "give a name of 1 to 200 printable characters"),
-        (["ID", "step:a", "--data", "1"], 2, "answers for a step"),
-        (["ENDED", "go"], 1, "is finished: only a job that has yet to end takes signals"),
+        (["ID", "step:a", "--data", "1"], 2, "settles a step"),
+        (["ENDED", "go"], 1, "is finished: only jobs that have not ended take signals"),
     ],
 )
 def test_a_signal_that_cannot_be_sent_is_one_line(here, client, runs, words, code, line):

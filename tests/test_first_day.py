@@ -173,7 +173,7 @@ def test_a_procfile_that_names_no_process_of_ours(tmp_path: Path) -> None:
         done = user.run("up")
         assert done.returncode == 0, done
         assert (
-            "the Procfile names no packmule process: nobody performs jobs; add worker: packmule worker"
+            "the Procfile names no packmule process: no jobs are performed; add worker: packmule worker"
             in (done.stderr)
         )
     finally:

@@ -129,7 +129,7 @@ def test_a_dot_env_that_cannot_be_read_is_one_line(shop: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("just some words", "it is not NAME=value: write it so, or put # in front of it"),
+        ("just some words", "it is not NAME=value: write it like that, or comment it out with #"),
         ('TOKEN="hunter2', 'the value of TOKEN has no closing ": add one, or write it without quotes'),
         ("export TOKEN='hunter2", "the value of TOKEN has no closing ': add one, or write it without quotes"),
         ("TOKEN='hunter2' more", "something follows the quoted value of TOKEN: remove it, or quote all"),
@@ -182,7 +182,7 @@ def test_changes_are_taken_once_running_jobs_have_ended_and_broken_ones_are_not(
         id = shop.output("enqueue", "call", "floor.wait_for", f"path={shop.cwd / 'go'}", "--queue", "one")
         until(lambda: client.hget(keys.job_key(id), "status") == b"started", "the job", log.read_text)
         code.write_text("def broken(:\n")
-        until(lambda: "with the code before that change" in log.read_text(), "the refusal", log.read_text)
+        until(lambda: "the code from before that change" in log.read_text(), "the refusal", log.read_text)
         assert "can't import floor: SyntaxError" in log.read_text()
         workers = client.smembers(keys.WORKERS)
         code.write_text(JOBS.replace("OLD", "NEW"))

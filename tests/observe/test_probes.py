@@ -139,7 +139,7 @@ def test_addresses_that_can_not_be_meant_are_refused_in_a_line(packmule):
     assert "is not an address" in complaint(packmule.run("worker", "--health", "localhost"), 2)
     assert "PACKMULE_HEALTH" in complaint(packmule.run("scheduler", PACKMULE_HEALTH="x:y"), 2)
     assert "set PACKMULE_HEALTH" in complaint(packmule.run("health"), 2)
-    assert "is no http URL" in complaint(packmule.run("health", "ftp://localhost"), 2)
+    assert "is not an http URL" in complaint(packmule.run("health", "ftp://localhost"), 2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = complaint(packmule.run("worker", "--health", f"127.0.0.1:{port}"), 2)
