@@ -46,7 +46,7 @@ def _record(request: Request, action: str, subject: dict[str, Any]) -> None:
         audit.record(request.app.state.site.client, action, subject, viewer.name, sender(request))
     except RedisError as error:
         request.scope[UNRECORDED] = True
-        logger.error("%s by %s is done, but not recorded: %s", action, plain(viewer.name), plain(error))
+        logger.error("%s by %s was done, but not recorded: %s", action, plain(viewer.name), plain(error))
 
 
 def sender(request: Request) -> str:
@@ -62,7 +62,7 @@ def go(request: Request, path: str, message: str) -> Response:
     >>> return go(request, request.url_for("job", id=id).path, "Canceled.")  # doctest: +SKIP
     """
     if request.scope.get(UNRECORDED):
-        message += " It could not be recorded in the audit."
+        message += " It could not be recorded in the audit log."
     answer = RedirectResponse(path, status_code=303)
     messages.leave(request, answer, message)
     return answer

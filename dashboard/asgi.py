@@ -69,10 +69,10 @@ def _say_setup_link() -> None:
         if links.log_in.users.any():
             return
         if not client.set(SAID, 1, nx=True, ex=SAID_SECONDS):
-            _say("another process of this server has just printed the link that makes the first admin")
+            _say("another process of this server has just printed the link that creates the first admin")
         elif setup := links.make_setup():
             path = f"{settings.prefix}/login/setup/{setup}"
-            _say(f"make the first admin, within an hour: open {path} at the address of this server")
+            _say(f"to create the first admin, open {path} at this server's address within an hour")
     except (Error, RedisError) as error:
         _say(f"whether there are users can't be looked up: {error}")
 

@@ -168,7 +168,7 @@ def _by_name(job: JobType, args: Sequence[Any], kwargs: Mapping[str, Any]) -> di
     try:
         found = job.signature.bind_partial(*args, **kwargs).arguments
     except TypeError as error:
-        raise InvalidCall(f"{job.name}: the job's call doesn't fit it any more: {error}") from None
+        raise InvalidCall(f"{job.name}: the job's call no longer fits it: {error}") from None
     return {name: [*value] if isinstance(value, tuple) else value for name, value in found.items()}
 
 
@@ -212,7 +212,7 @@ def _kind(inner: Any) -> tuple[Kind, str]:
         date: ("date", "a date, such as 2026-12-01"),
         datetime: ("datetime", "a time, such as 2026-12-01T08:00:00Z"),
         time: ("text", "a time of day, such as 08:00:00"),
-        Decimal: ("text", "a number, of which each digit counts"),
+        Decimal: ("text", "a decimal number, kept exactly"),
         UUID: ("text", "a UUID"),
         Any: ("any", "JSON, or text"),
         object: ("any", "JSON, or text"),

@@ -25,12 +25,12 @@ REDIS_SAYS: tuple[tuple[type[Exception], str], ...] = (
     ),
     (
         redis_errors.ReadOnlyError,
-        "Redis is a replica and only reads: nothing can be changed until the primary is found.",
+        "Redis is a read-only replica: nothing can be changed until the primary is found.",
     ),
-    (redis_errors.ResponseError, "Redis refused what this page asks for: {}"),
+    (redis_errors.ResponseError, "Redis refused this page's request: {}"),
     (
         redis_errors.RedisError,
-        "Redis can't be reached. `packmule check` tests the connection; this page answers when Redis does.",
+        "Redis can't be reached. `packmule check` tests the connection; reload this page when Redis is back.",
     ),
 )
 """What Redis's errors mean for somebody who looks at a page."""
@@ -43,27 +43,27 @@ PASSING = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "BUSY", "READONLY",
 
 WRONG_TYPE = "WRONGTYPE"
 WRITTEN_BY_ANOTHER = (
-    "A key that this needs holds something of another type. Another program writes to this database of Redis:"
-    " give Packmule a number of its own."
+    "A key that this page needs has the wrong type. Another program writes to this Redis database: give "
+    "Packmule a database of its own."
 )
 
 TITLES = {
-    400: "That can't be read",
+    400: "Bad request",
     401: "Log in first",
     403: "Not allowed",
     404: "Not found",
-    405: "Not in this way",
-    409: "Not in this state",
+    405: "Method not allowed",
+    409: "Not possible now",
     413: "Too large",
-    421: "Not this site",
-    500: "Something broke here",
-    503: "Can't answer now",
+    421: "Wrong host",
+    500: "Something went wrong",
+    503: "Unavailable",
 }
 
 TEXTS = {
     404: "There is no such page.",
-    405: "This address doesn't take that kind of request.",
-    413: "What you sent is larger than this page takes.",
+    405: "This address doesn't accept that kind of request.",
+    413: "What you sent is larger than this page accepts.",
     500: "The log of the dashboard has the details.",
 }
 

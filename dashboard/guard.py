@@ -130,7 +130,7 @@ class _Exchange:
             return self.receive
         origin.check_host(self.scope, self.guard.rules)
         if self.guard.running >= MOST_REQUESTS:
-            raise HTTPException(503, "Too many requests are being answered: try again.", BUSY)
+            raise HTTPException(503, "Too many requests at once: try again.", BUSY)
         self.guard.running += 1
         self.counted = True
         changes = self.scope["method"] not in origin.SAFE_METHODS
@@ -230,9 +230,9 @@ class _Exchange:
         error, self.refusal = self.refusal or error, None
         if self.started:
             if getattr(self.request.state, "broken", None) is not error:
-                logger.error("An answer broke off:%s", error_pages.told(error))
+                logger.error("A response was cut short:%s", error_pages.told(error))
             if not self.ended:
-                raise ConnectionAbortedError("an answer broke off") from None
+                raise ConnectionAbortedError("a response was cut short") from None
             return
         if (
             isinstance(error, HTTPException)

@@ -50,12 +50,12 @@ def take(request: Request) -> Response:
     site, provider = request.app.state.site, request.path_params["provider"]
     key = site.event_keys.get(provider)
     if key is None:
-        return _answer(404, "no events of this provider are taken here")
+        return _answer(404, "this dashboard accepts no events from this provider")
     refusals = TokenBucket(site.client, "mail-events", REFUSALS)
     if not (left := refusals.peek(sender(request))).allowed:
-        return _answer(429, "too many requests of this address were refused", left.retry_after)
+        return _answer(429, "too many requests from this address were refused", left.retry_after)
     if not _turns.acquire(blocking=False):
-        return _answer(503, "other events are being taken", 1)
+        return _answer(503, "other events are being processed", 1)
     try:
         body = anyio.from_thread.run(request.body)
         fed = feed(site.client, provider, body, request.headers, key, site.mail_keep)
@@ -64,7 +64,7 @@ def take(request: Request) -> Response:
             log.warning("%s sends too many events that are refused; the last: %s", sender(request), error)
         return _answer(403 if isinstance(error, BadSignature) else 400, str(error))
     except Unavailable as error:
-        log.warning("events of %s can't be taken now: %s", provider, error)
+        log.warning("events of %s can't be processed now: %s", provider, error)
         return _answer(503, "try again", 5)
     finally:
         _turns.release()

@@ -94,7 +94,7 @@ _OPTIONS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "delay": ("Run it in", "90s, 5m, 1h30m; at once if empty", units.duration),
     "at": ("Or at", "2026-12-01T08:00, in UTC unless it names a zone", _time),
     "priority": ("Priority", "-100 to 100", _whole(-MOST_PRIORITY, MOST_PRIORITY)),
-    "retries": ("Retries", "how often it runs again if it fails", _whole(0, MOST_RETRIES)),
+    "retries": ("Retries", "how many times it is retried if it fails", _whole(0, MOST_RETRIES)),
     "timeout": ("Timeout", "90s, 5m", units.duration),
     "description": ("Description", "shown with the job", str),
     "unique": ("Only if no equal job is pending", "", _yes),

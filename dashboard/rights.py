@@ -65,4 +65,4 @@ def check(request: Request, role: Role) -> None:
 
 def refusal(has: Role, needed: Role) -> str:
     """Why somebody who has one role can't do what needs another."""
-    return f"You are {has.with_article}, and this needs {needed.with_article}: ask an admin for the role."
+    return f"You are {has.with_article}, but this needs {needed.with_article}: ask an admin for the role."

@@ -102,7 +102,7 @@ class Admission:
         found = Asker(name, grant.scopes, hashed(token)[:32], grant.bound_to, grant.expires_at, answer)
         if not answer.allowed:
             headers = {"Retry-After": f"{max(1, round(answer.retry_after + 0.5))}", **self.headers(found)}
-            raise Refused(429, "TooManyRequests", f"a token is good for {self.rate}", headers=headers)
+            raise Refused(429, "TooManyRequests", f"a token allows {self.rate}", headers=headers)
         return found
 
     async def still(self, request: Request) -> bool:
@@ -151,7 +151,7 @@ class Admission:
 
 
 def _unknown() -> Refused:
-    return Refused(401, "InvalidToken", "no such token, or it has ended", headers=_CHALLENGE)
+    return Refused(401, "InvalidToken", "unknown or expired token", headers=_CHALLENGE)
 
 
 def _bearer(request: Request) -> str:
@@ -165,7 +165,7 @@ def _of_session(request: Request) -> Asker:
     if viewer is None or not viewer.session:  # such as a trusted proxy's user
         raise Refused(401, "NoToken", "send a token: Authorization: Bearer pm_...", headers=_CHALLENGE)
     if request.method not in ("GET", "HEAD"):
-        raise Refused(401, "NoToken", "a session only reads here: send a token", headers=_CHALLENGE)
+        raise Refused(401, "NoToken", "a session may only read here: send a token", headers=_CHALLENGE)
     payloads = {Scope.PAYLOADS} if viewer.may_see_payloads else set()
     return Asker(viewer.name, _SCOPES[viewer.role] | payloads)
 

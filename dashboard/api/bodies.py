@@ -69,7 +69,7 @@ def query_of(request: Request, kind: type[T]) -> T:
             raise _invalid(name, f"there is no parameter {name}: there are {', '.join(hints) or 'none'}")
         is_list = "list" in str(hints[name])
         if len(values) > 1 and not is_list:
-            raise _invalid(name, f"{name} is there {len(values)} times")
+            raise _invalid(name, f"{name} is given {len(values)} times")
         given[name] = values if is_list else values[0]
     try:
         return msgspec.convert(given, kind, strict=False)

@@ -165,7 +165,7 @@ class _Form:
             size += len(part)
             if not part:
                 raise Refused(
-                    422, "NoFile", "the form has no file: call its part file", Fault("missing", "#/file")
+                    422, "NoFile", "the form has no file: name its part file", Fault("missing", "#/file")
                 )
             self._feed(part)
         return self._name or "file"
@@ -180,7 +180,7 @@ class _Form:
                 return
             part = await anext(self._parts, b"")
             if not part:
-                raise Refused(400, "MalformedBody", "the form ends in the midst of its file")
+                raise Refused(400, "MalformedBody", "the form ends in the middle of its file")
             self._feed(part)
 
     def _feed(self, part: bytes) -> None:

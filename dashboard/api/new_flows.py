@@ -140,7 +140,7 @@ def _add(flow: Flow, names: Mapping[str, str], node: NewNode, made: Prepared, pl
     for name, said in node.results.items():
         where = f"results/{name.replace('~', '~0').replace('/', '~1')}"
         if name in kwargs:
-            raise _fault("InvalidCall", f"{name} is in kwargs and in results: leave one", f"{place}/{where}")
+            raise _fault("InvalidCall", f"{name} is in kwargs and in results: keep one", f"{place}/{where}")
         taken = known(said, where) if isinstance(said, str) else [known(each, where) for each in said]
         results[name] = flow.result(taken)
     call = args, {**kwargs, **results}

@@ -166,7 +166,7 @@ def act(call: Call) -> Acts:
     """Cancel, retry, run or delete each of some jobs; a refused one doesn't stop the others."""
     body: Acting = call.body
     if body.act not in ACTS:
-        raise control.NotRun(f"no act is called {body.act}: there are {', '.join(ACTS)}")
+        raise control.NotRun(f"no action is called {body.act}: there are {', '.join(ACTS)}")
     ids = list(dict.fromkeys(body.ids))
     done: list[str] = []
     refused: list[NotDone] = []

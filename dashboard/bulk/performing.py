@@ -56,7 +56,7 @@ def begin(client: Redis, id: str, more_queues: Sequence[str] = (), by: By | None
     bulk = record.read(client, id)
     owner = Owner(client, id)
     if bulk.state == "done" or not owner.take():
-        raise NotNow(f"bulk action {id} is {bulk.state}: there is nothing to go on with")
+        raise NotNow(f"bulk action {id} is {bulk.state}: there is nothing to resume")
     record.change(client, id, state="running", ended="", fault="")
     threading.Thread(
         target=_perform, args=(client, owner, more_queues, by), name=f"bulk {id}", daemon=True
@@ -68,12 +68,10 @@ def begin_undo(client: Redis, id: str, by: By | None = None) -> None:
     bulk = record.read(client, id)
     if bulk.act != "delete" or bulk.phase == "undo" or not bulk.is_over:
         raise NotNow(
-            f"bulk action {id} can't be undone: only one that deletes, is over, and was not undone can"
+            f"bulk action {id} can't be undone: only a deletion that has ended and was not undone can"
         )
     if not Copies(client, record.copies_key(id)).seconds_left():
-        raise NotNow(
-            f"bulk action {id} can't be undone any more: copies of what it deleted are kept for an hour"
-        )
+        raise NotNow(f"bulk action {id} can no longer be undone: copies of deleted jobs are kept for an hour")
     record.change(client, id, phase="undo", state="stopped", undo_at=0)
     begin(client, id, by=by)
 

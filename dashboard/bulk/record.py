@@ -131,7 +131,7 @@ def read(client: Redis, id: str) -> Bulk:
     """The bulk action `id`. Raises `NoSuchBulk`."""
     (found,) = _read(client, [id])
     if found is None:
-        raise NoSuchBulk(f"no bulk action has the id {id}: see the list of them; they are kept for 30 days")
+        raise NoSuchBulk(f"no bulk action has the id {id}: see the list; bulk actions are kept for 30 days")
     return found
 
 
@@ -145,7 +145,7 @@ def stop(client: Redis, id: str) -> None:
     """Ask whoever performs it to stop after the jobs at hand. Raises `NoSuchBulk` and `NotNow`."""
     bulk = read(client, id)
     if bulk.is_over:
-        raise NotNow(f"bulk action {id} doesn't run: it is {bulk.state}")
+        raise NotNow(f"bulk action {id} isn't running: it is {bulk.state}")
     client.hset(_key(id), "state", "stopping")
 
 

@@ -13,7 +13,7 @@ from packmule.jobs.read_tokens import REALM
 
 
 def refuse_without_right(client: Redis, who: str) -> None:
-    """Raise `NotNow` if `who` may not act on jobs any more; while there are no users, all may.
+    """Raise `NotNow` if `who` may no longer act on jobs; while there are no users, all may.
 
     >>> refuse_without_right(client, "token shop")  # doctest: +SKIP
     """
@@ -27,4 +27,4 @@ def refuse_without_right(client: Redis, who: str) -> None:
         user = users.find(who)
         may = user.role.includes(Role.OPERATOR) if user is not None else not users.any()
     if not may:
-        raise NotNow(f"{who} may not act on jobs any more")
+        raise NotNow(f"{who} may no longer act on jobs")

@@ -97,7 +97,7 @@ def steady_body(receive: Receive) -> Receive:
             async with asyncio.timeout(BODY_TIMEOUT):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, f"Nothing came for {BODY_TIMEOUT:g} s.", CLOSE) from None
+            raise HTTPException(408, f"Nothing arrived for {BODY_TIMEOUT:g} s.", CLOSE) from None
         size += len(message.get("body", b""))
         ended = not message.get("more_body", False)
         if not ended and size < (time.monotonic() - began - BODY_TIMEOUT) * SLOWEST:

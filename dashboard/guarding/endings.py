@@ -99,7 +99,7 @@ class Endings:
         except RuntimeError:  # the loop has ended
             subscriber.close()
         except Exception as error:  # such as a missing permission
-            logger.warning("Ended sessions are noticed late, since nobody tells of them: %s", plain(error))
+            logger.warning("Ended sessions are noticed late, because nobody reports them: %s", plain(error))
             subscriber.close()
 
     def _is_wanted(self, subscriber: Subscriber, loop: asyncio.AbstractEventLoop) -> bool:

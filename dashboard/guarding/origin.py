@@ -54,11 +54,12 @@ def check_origin(scope: Scope) -> None:
         )
         if site in (None, "same-origin", "none") or navigates:
             return
-        raise HTTPException(403, "Another site asked for this: open it as a page of its own.")
+        raise HTTPException(403, "Another site requested this page: open it in a tab of its own.")
     if site is None and origin is None:
         raise HTTPException(
             403,
-            "Nothing says which page sent this, so nothing was changed: browsers send Sec-Fetch-Site or"
+            "The request doesn't say which page sent it, so nothing was changed: browsers send "
+            "Sec-Fetch-Site or"
             " Origin. Programs use the API with a token.",
         )
     if site not in ("same-origin", "none") if site is not None else not _is_own(origin or "", headers, scope):

@@ -66,7 +66,7 @@ class Streams:
         """Count one more stream, which `close` takes; raises a 503 if there are too many."""
         key = right.session if right else ""
         if self._has_ended or self.by_viewer.total() >= MOST or (key and self.by_viewer[key] >= MOST_EACH):
-            raise HTTPException(503, "Too many pages are being kept up to date: close some.", BUSY)
+            raise HTTPException(503, "Too many live pages are open: close some.", BUSY)
         self.by_viewer[key] += 1
         stream = Stream(right, running)
         stream.doubted.set()  # the right may have ended since it was looked at
@@ -108,5 +108,5 @@ class Streams:
                 if not await right.goes_on():
                     break
             except Exception as error:  # Redis is away: the stream says so itself, and goes on later
-                logger.warning("A session can't be looked at: %s", plain(error))
+                logger.warning("A session can't be checked: %s", plain(error))
         stream.running.cancel()

@@ -50,16 +50,16 @@ def confirm_codes(request: Request, fields: Fields) -> Response:
     setup = fields.get("setup", "")
     begun = _setups(log_in).look(setup)
     if begun is None or begun.get("user") != viewer.name:  # whose password has begun it
-        return go(request, address(request, "code"), "It took too long: begin again.")
+        return go(request, address(request, "code"), "It took too long: start again.")
     secret = str(begun.get("secret"))
     step = totp.step_of(secret, fields.get("code", ""), 0)
     if step is None:
         return _scan_page(request, setup, secret, "That isn't the code that the app shows now.")
     if _setups(log_in).use(setup) is None:
-        return go(request, address(request, "code"), "It took too long: begin again.")
+        return go(request, address(request, "code"), "It took too long: start again.")
     with acting(request, "user totp", name=viewer.name, switch="on"):
         log_in.users.change(viewer.name, keep=viewer.session, totp=secret, totp_step=step)
-    told = "Logging in asks for a code from now on. Your other sessions have ended."
+    told = "Login now asks for a code. Your other sessions have ended."
     return rotated(request, log_in, go(request, address(request, "sessions"), told))
 
 
@@ -72,7 +72,7 @@ def end_codes(request: Request, fields: Fields) -> Response:
         return _code_page(request, log_in, "password", told)
     with acting(request, "user totp", name=viewer.name, switch="off"):
         log_in.users.change(viewer.name, keep=viewer.session, totp="", totp_step=0)
-    told = "Logging in asks for no code any more. Your other sessions have ended."
+    told = "Login no longer asks for a code. Your other sessions have ended."
     return rotated(request, log_in, go(request, address(request, "sessions"), told))
 
 

@@ -36,7 +36,7 @@ def record(client: Redis, visit: Visit, action: str, name: str, **more: Any) -> 
     try:
         audit.record(client, action, {"user": name, **more}, name, visit.address)
     except RedisError as error:
-        logger.error("%s of %s is done, but not recorded: %s", action, name, type(error).__name__)
+        logger.error("%s of %s was done, but not recorded: %s", action, name, type(error).__name__)
 
 
 def record_failure(client: Redis, visit: Visit, name: str, wrong: str) -> None:

@@ -85,7 +85,7 @@ def enter(request: Request, fields: Fields) -> Response:
         return _wait(_form(request, wanted, name, later(error), HTTPStatus.TOO_MANY_REQUESTS), error)
     except SessionsEnded:
         return _form(
-            request, wanted, name, "The user was changed meanwhile: log in again.", HTTPStatus.CONFLICT
+            request, wanted, name, "The user was changed in the meantime: log in again.", HTTPStatus.CONFLICT
         )
     if isinstance(found, CodeNeeded):
         return _code_form(request, wanted, found.step)

@@ -55,7 +55,7 @@ def revoke(request: Request) -> Response:
     name = request.path_params["name"]
     with acting(request, "token revoke", name=name):
         _tokens(request).revoke(name)
-    return go(request, address(request, "tokens"), f"{name} is no token any more.")
+    return go(request, address(request, "tokens"), f"{name} is revoked.")
 
 
 def _tokens(request: Request) -> Tokens:

@@ -37,7 +37,7 @@ def add(request: Request) -> Response:
     except InvalidUser as error:
         return _page(request, f"{error}.", given, HTTPStatus.UNPROCESSABLE_ENTITY)
     if store.find(name):
-        return _page(request, f"{name} is a user already.", given, HTTPStatus.UNPROCESSABLE_ENTITY)
+        return _page(request, f"{name} already exists.", given, HTTPStatus.UNPROCESSABLE_ENTITY)
     with acting(request, "user add", name=name, role=str(user.role), payloads=user.payloads):
         store.add(user)
     return _show_link(request, name)
@@ -51,7 +51,7 @@ def change_role(request: Request) -> Response:
     with acting(request, "user role", name=name, role=str(role), payloads=payloads):
         log_in_of(request).users.change(name, role=role, payloads=payloads)
     return go(
-        request, address(request, "users"), f"{name} has another role, and all sessions of {name} have ended."
+        request, address(request, "users"), f"{name} has a new role, and all sessions of {name} have ended."
     )
 
 
@@ -81,7 +81,9 @@ def end_codes(request: Request) -> Response:
     with acting(request, "user totp", name=name, switch="off"):
         log_in_of(request).users.change(name, totp="", totp_step=0)
     return go(
-        request, address(request, "users"), f"{name} needs no code, and all sessions of {name} have ended."
+        request,
+        address(request, "users"),
+        f"{name} no longer needs a code, and all of {name}'s sessions have ended.",
     )
 
 
@@ -91,7 +93,7 @@ def remove(request: Request) -> Response:
     name = request.path_params["name"]
     with acting(request, "user remove", name=name):
         log_in_of(request).users.remove(name)
-    return go(request, address(request, "users"), f"{name} is no user any more.")
+    return go(request, address(request, "users"), f"{name} is removed.")
 
 
 def _role(given: dict[str, str]) -> Role:

@@ -116,7 +116,7 @@ def act(request: Request) -> Response:
                     else "It was already paused, or has ended."
                 )
             elif wanted == "resume":
-                said = "It goes on." if found.resume() else "It was not paused."
+                said = "It is resumed." if found.resume() else "It was not paused."
             elif wanted == "cancel":
                 found.cancel()
                 counts = found.state().counts
@@ -129,7 +129,7 @@ def act(request: Request) -> Response:
     except NoSuchBatch:
         raise
     except Error as error:
-        return go(request, back, f"Not all was done: {error}.")
+        return go(request, back, f"Only part of it was done: {error}.")
     return go(request, back, said)
 
 

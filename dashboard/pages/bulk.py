@@ -66,7 +66,7 @@ def begin(request: Request) -> Response:
     count = given.get("found", "")
     found = int(count) if count.isdecimal() and len(count) <= 12 else 0  # noqa: PLR2004  of a thousand milliards
     id = beginning.begin(request, act, text, at, found, bool(given.get("partial")), given.get("reason", ""))
-    return go(request, address(request, "bulk", id=id), f"{WORDS[act]}: it has begun.")
+    return go(request, address(request, "bulk", id=id), f"{WORDS[act]}: it has started.")
 
 
 def bulk(request: Request) -> Response:
@@ -88,18 +88,18 @@ def steer(request: Request) -> Response:
     site, id = request.app.state.site, request.path_params["id"]
     act = fields(request).get("act", "")
     if act not in ("stop", "go on", "undo"):
-        raise UsageError(f"no act is called {act:.40}: there are stop, go on and undo")
+        raise UsageError(f"no action is called {act:.40}: there are stop, go on and undo")
     by = performing.By(request.state.viewer.name, sender(request))
     with acting(request, f"bulk {act}", bulk=id):
         if act == "stop":
             record.stop(site.client, id)
-            said = "It stops after the jobs at hand."
+            said = "It stops after the current jobs."
         elif act == "go on":
             performing.begin(site.client, id, site.queues, by)
-            said = "It goes on."
+            said = "It is resumed."
         else:
             performing.begin_undo(site.client, id, by)
-            said = "The deleted jobs are being put back."
+            said = "The deleted jobs are being restored."
     return go(request, address(request, "bulk", id=id), said)
 
 

@@ -121,7 +121,7 @@ def retry(request: Request) -> Response:
     count, refused = len(retried.jobs), list(retried.refused.values())
     said = f"{count:,} {'job runs' if count == 1 else 'jobs run'} again."
     if not count and not refused:
-        said = "None of its jobs waits to be run again: they ran since, or are not kept any more."
+        said = "None of its jobs can be retried: they have run since, or are no longer kept."
     if refused:
         more = f", and {len(refused) - MOST_REASONS:,} more" if len(refused) > MOST_REASONS else ""
         said += f" {len(refused):,} can't: {'; '.join(refused[:MOST_REASONS])}{more}."

@@ -33,7 +33,7 @@ def act(request: Request) -> Response:
     if name == "signal":
         return _signal(request, id, given)
     if name not in job.ACTS:
-        raise UsageError(f"no act is called {name:.40}: there are {', '.join(job.ACTS)} and signal")
+        raise UsageError(f"no action is called {name:.40}: there are {', '.join(job.ACTS)} and signal")
     on = address(request, "jobs" if name == "delete" else "job", **({} if name == "delete" else {"id": id}))
     try:
         with acting(request, f"job {name}", id=id) as subject:
@@ -42,7 +42,7 @@ def act(request: Request) -> Response:
                 said = f"The job is {subject['status']}."
             elif name == "retry":
                 control.retry(client, id)
-                said = "The job is at the end of its queue, to run again."
+                said = "The job is queued again, at the end of its queue."
             elif name == "run":
                 control.run_now(client, id)
                 said = "The job is in its queue now."
@@ -64,7 +64,7 @@ def _signal(request: Request, id: str, given: Mapping[str, str]) -> Response:
         data = msgspec.json.decode(text[:LONGEST_DATA]) if text else None
         signaling.written(name, data)
     except UNREADABLE as error:
-        fault = f"That is not JSON: {error}. Text needs quotation marks."
+        fault = f"That is not JSON: {error}. Put text in quotation marks."
         return job.page(request, 400, {**given, "fault": fault})
     except Error as error:
         return job.page(request, 400, {**given, "fault": f"{error}"})

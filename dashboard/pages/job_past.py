@@ -15,7 +15,7 @@ from packmule.observe.events import JobEvent
 from packmule.observe.steps import StepInfo, steps_of
 from packmule.observe.timeline import Attempt
 
-STEP_STATES = {"begun": "its end is unknown", "late": "no signal came", "waits": "waits", "done": "done"}
+STEP_STATES = {"begun": "outcome unknown", "late": "no signal came", "waits": "waits", "done": "done"}
 
 MOST_STEPS = 200
 

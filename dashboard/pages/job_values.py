@@ -45,11 +45,9 @@ def readable(text: str, viewer: Viewer, now: float | None = None) -> JobFilter:
         if not word.field.startswith(filter_text.ARGUMENT):
             continue
         if not viewer.may_see_payloads:
-            raise InvalidWord(
-                f"{word.field} can't be looked for: arguments are {HIDDEN}", word.start, word.end
-            )
+            raise InvalidWord(f"{word.field} can't be searched: arguments are {HIDDEN}", word.start, word.end)
         if masking.SECRET.search(word.field.removeprefix(filter_text.ARGUMENT)):
-            raise InvalidWord(f"{word.field} can't be looked for: it is a secret", word.start, word.end)
+            raise InvalidWord(f"{word.field} can't be searched: it is a secret", word.start, word.end)
     return filter_text.parse(text, now)
 
 

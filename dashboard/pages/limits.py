@@ -116,13 +116,13 @@ def release_lock(request: Request) -> Response:
         return go(request, back, "Nothing was done: nobody holds that lock any more.")
     held = max(found, key=lambda each: each.nodes)
     if str(held.fence or "") != fence:
-        return go(request, back, "Nothing was done: another has taken the lock since. Look again.")
+        return go(request, back, "Nothing was done: the lock has a new holder. Check again.")
     try:
         with acting(request, "locks release", name=name):
             count = locks_state.release(nodes, held)
     except LockNotReleased as error:
         return go(request, back, f"Nothing was done: {error}.")
-    said = f"{name} is released on {count} of {held.of} nodes. A holder that lives may take it back."
+    said = f"{name} is released on {count} of {held.of} nodes. A live holder may take it back."
     return go(request, back, said)
 
 

@@ -134,7 +134,9 @@ def resolve(request: Request) -> Response:
     found = _meant(site.client, given, asked)
     if not found:
         return go(
-            request, back, "No unknown mail is ticked." if "all" not in given else "No unknown mail fits."
+            request,
+            back,
+            "No unknown mail is selected." if "all" not in given else "No unknown mail matches.",
         )
     with acting(request, "email resolve", sent=word == "sent") as subject:
         ended = acts.resolve(
@@ -178,7 +180,7 @@ def _asked(given: Any, viewer: Viewer) -> Asked:
     texts = {name: str(given.get(name, ""))[:LONGEST_TEXT].strip() for name in ("who", "batch", "job", "key")}
     if not viewer.may_see_payloads:
         if texts["who"] or texts["key"]:
-            raise HTTPException(403, f"Addresses of mails are {HIDDEN}, so you can't look for one.")
+            raise HTTPException(403, f"Addresses of mails are {HIDDEN}, so you can't search for one.")
         texts["who"] = texts["key"] = ""
     return Asked(
         state if isinstance(state, str) and state in STATES else "unknown",

@@ -171,7 +171,7 @@ def _head(request: Request, name: str) -> tuple[str, str, str]:
 
 def _content(request: Request) -> bytes:
     if not request.state.viewer.may_see_payloads:
-        raise HTTPException(403, f"What mails say is {HIDDEN}.")
+        raise HTTPException(403, f"The content of mails is {HIDDEN}.")
     name = request.path_params["name"]
     if not _NAME.fullmatch(name):
         raise NoSuchMail("the mail catcher has stored no mail of this name: see /mail/caught")

@@ -77,15 +77,15 @@ def act(request: Request) -> Response:
     try:
         with acting(request, f"batch {wanted}", id=id):
             if wanted == "pause":
-                is_new, said = batch.pause(), "It is paused: the mails that are under way are the last."
+                is_new, said = batch.pause(), "It is paused: only mails already under way are still sent."
             elif wanted == "resume":
-                is_new, said = batch.resume(), "It goes on."
+                is_new, said = batch.resume(), "It is resumed."
             else:
                 batch.cancel()
-                is_new, said = True, "It is canceled: the mails that are under way are the last."
+                is_new, said = True, "It is canceled: only mails already under way are still sent."
     except Error as error:
-        return go(request, back, f"Not all was done: {error}.")
-    return go(request, back, said if is_new else "Nothing was done: it is so already, or has ended.")
+        return go(request, back, f"Only part of it was done: {error}.")
+    return go(request, back, said if is_new else "Nothing was done: it is already so, or has ended.")
 
 
 def results(request: Request) -> Response:

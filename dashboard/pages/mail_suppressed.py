@@ -91,7 +91,7 @@ def add(request: Request) -> Response:
         is_new = Suppressions(request.app.state.site.client).add_all(
             [(name, given.get("reason", "").strip() or "no reason given")], "operator", seconds
         )
-    return go(request, back, f"{shown(name)} {'gets no mail' if is_new else 'was suppressed already'}.")
+    return go(request, back, f"{shown(name)} {'gets no mail' if is_new else 'was already suppressed'}.")
 
 
 @needs(Role.OPERATOR)
@@ -113,7 +113,7 @@ def bring(request: Request) -> Response:
     given, content = upload(request, "file")
     back = address(request, "mail_suppressed")
     if content is None:
-        return go(request, back, "Nobody was added: choose a file with an address a line, or a CSV.")
+        return go(request, back, "Nobody was added: choose a CSV, or a file with one address per line.")
     text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
     try:
         seconds = _seconds(given)
@@ -121,7 +121,7 @@ def bring(request: Request) -> Response:
             done = bring_in(text, Suppressions(request.app.state.site.client), seconds)
             subject.update(added=done.added, bad=done.bad)
     except UsageError as error:
-        return go(request, back, f"Not all was done: {error}.")
+        return go(request, back, f"Only part of it was done: {error}.")
     return go(request, back, _said(done))
 
 
@@ -179,14 +179,14 @@ def _seconds(given: dict[str, str]) -> float | None:
     if not text:
         return None
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) <= 5 or not int(text):  # noqa: PLR2004
-        raise UsageError(f"{text[:20]!r} days: write a number such as 30, or nothing for ever")
+        raise UsageError(f"{text[:20]!r} days: write a number such as 30, or nothing for forever")
     return float(min(int(text) * DAY, 36_500 * DAY))
 
 
 def _said(done: Imported) -> str:
-    said = f"{done.added:,} added, {done.known:,} were suppressed already."
+    said = f"{done.added:,} added, {done.known:,} were already suppressed."
     if done.over:
-        said += f" Of {done.over:,} the time is over."
+        said += f" {done.over:,} have expired."
     if done.bad:
         said += f" {done.bad:,} rows are bad: {'; '.join(done.reasons[:3])}"
     return said

@@ -137,7 +137,7 @@ def _text(value: Any) -> str:
 
 def _name(request: Request) -> str:
     if not request.state.viewer.may_see_payloads:
-        raise HTTPException(403, f"What mails say is {HIDDEN}.")
+        raise HTTPException(403, f"The content of mails is {HIDDEN}.")
     name: str = request.path_params["name"]
     try:
         _renderer(request).parts(name)

@@ -75,7 +75,7 @@ def enqueue(request: Request) -> Response:
     except Error as error:
         shown = call.fields, chosen.fields
         return _form(request, job, *shown, copy, f"{error}", given.get("job_id"), status=400)
-    said = "An equal job is pending: this is it." if handles.held else "The job is enqueued."
+    said = "An equal job is already pending: this is it." if handles.held else "The job is enqueued."
     return go(request, address(request, "job", id=str(handles[0])), said)
 
 
@@ -122,7 +122,7 @@ def _form(
 
 def _doc(job: JobType) -> str:
     """The first line of what the function says of itself."""
-    return (job.function.__doc__ or "").strip().partition("\n")[0]
+    return (job.function.__doc__ or "").strip().partition("\n")[0].replace("`", "")
 
 
 ROUTES = [

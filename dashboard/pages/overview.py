@@ -129,11 +129,11 @@ def figures(request: Request, found: Situation) -> Sequence[Figure]:
     standby = f"{number(found.schedulers - 1)} on standby" if found.schedulers > 1 else ""
     return (
         Figure("Waiting", number(waiting), f"{number(depth)} still to run", link("jobs")),
-        Figure("Running", number(running), f"{number(speed)} jobs/s lately"),
+        Figure("Running", number(running), f"{number(speed)} jobs/s recently"),
         Figure("Performed, 1 h", number(performed), f"{number(failed)} failed", link("metrics")),
         Figure("Errors, 1 h", number(found.errors), "kinds", link("errors"), "error" * (found.errors > 0)),
         Figure("Workers", number(alive), states, link("workers"), "warning" * bool(gone)),
-        Figure("Leader", short(leads.name, 24), standby or "no other stands by", None, "text")
+        Figure("Leader", short(leads.name, 24), standby or "none on standby", None, "text")
         if leads
         else Figure("Leader", "none", "packmule scheduler", None, "warning"),
         Figure(f"{server.kind.title()} memory", size(server.memory), f"{bound}, {server.role}{replicas}"),
@@ -147,13 +147,13 @@ def faults(found: Situation) -> Sequence[str]:
     if found.server.is_full:
         told.append("Redis is nearly full: workers take no more jobs until some of its memory is free.")
     if found.server.is_suspended:
-        told.append("All workers are suspended: rq resume lets them go on.")
+        told.append("All workers are suspended: resume them with rq resume.")
     if lacking:
         more = len(lacking) - MOST_NAMED
         names = ", ".join(map(plain, lacking[:MOST_NAMED])) + (f" and {more:,} more" if more > 0 else "")
-        told.append(f"Jobs wait, and no worker serves {names}: {_serving(lacking[0])}.")
+        told.append(f"Jobs are waiting, and no worker serves {names}: {_serving(lacking[0])}.")
     if found.leader is None:
-        told.append("No scheduler leads: what is due later or again waits. packmule scheduler starts one.")
+        told.append("No scheduler leads: scheduled jobs and retries wait. Start one with packmule scheduler.")
     return told
 
 

@@ -133,7 +133,7 @@ def pause(request: Request) -> Response:
     name = _known(request)
     with acting(request, "queue pause", queue=name):
         changed = source.pause(request.app.state.site.client, name)
-    told = f"{name} is paused." if changed else f"{name} was paused already."
+    told = f"{name} is paused." if changed else f"{name} was already paused."
     return go(request, _back(request, name), told)
 
 
@@ -143,7 +143,7 @@ def resume(request: Request) -> Response:
     name = _known(request)
     with acting(request, "queue resume", queue=name):
         changed = source.resume(request.app.state.site.client, name)
-    told = f"{name} goes on." if changed else f"{name} was not paused."
+    told = f"{name} is resumed." if changed else f"{name} was not paused."
     return go(request, _back(request, name), told)
 
 

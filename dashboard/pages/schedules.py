@@ -121,18 +121,22 @@ def act(request: Request) -> Response:
                 said = f"{name} is paused." if done else f"{name} was already paused."
             elif wanted == "resume":
                 done = schedule_store.resume(site.client, name)
-                said = f"{name} goes on from now." if done else f"{name} was not paused."
+                said = f"{name} is resumed from now on." if done else f"{name} was not paused."
             elif wanted == "remove":
                 owner = schedule_store.remove(site.client, name)[name]
                 said = f"{name} is removed."
                 if owner == "operator":
                     back = address(request, "schedules")
                 else:
-                    said += f" The {owner} still has it: resume it to bring it back."
+                    said += f" The {owner} still declares it: resume it to bring it back."
             else:
                 ids = schedule_jobs.run_now(entry.schedule, site.jobs)  # type: ignore[arg-type]  # it is readable
                 subject["id"] = str(ids[0])
-                said = f"Job {ids[0]} is enqueued." if not ids.held else f"Job {ids[0]} is equal and pending."
+                said = (
+                    f"Job {ids[0]} is enqueued."
+                    if not ids.held
+                    else f"Equal job {ids[0]} is already pending."
+                )
     except (registry.NotRegistered, schedule_store.ScheduleRemoved) as error:
         return go(request, back, f"Nothing was done: {error}.")
     return go(request, back, said)

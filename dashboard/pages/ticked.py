@@ -61,14 +61,14 @@ def act(request: Request) -> Response:
     name = str(given.get("act", ""))
     word = next((each for each in WORDS if each.act == name), None)
     if word is None:
-        raise UsageError(f"no act is called {name:.40}: there are {', '.join(each.act for each in WORDS)}")
+        raise UsageError(f"no action is called {name:.40}: there are {', '.join(each.act for each in WORDS)}")
     ids = list(dict.fromkeys(unquote(each) for each in given.getlist("id") if isinstance(each, str)))
     if len(ids) > MOST:
-        raise UsageError(f"{len(ids):,} jobs are ticked: {MOST} at most; a bulk action takes all that fit")
+        raise UsageError(f"{len(ids):,} jobs are selected: select at most {MOST}, or use a bulk action")
     kept = {field: str(given.get(field, ""))[:LONGEST_FIELD] or None for field in ("q", "cursor")}
     on = address(request, "jobs", **kept)
     if not ids:
-        return go(request, on, "No job is ticked.")
+        return go(request, on, "No job is selected.")
     with acting(request, f"job {name}") as subject:
         became = acts.perform(request.app.state.site.client, name, ids)
         done = [each.id for each in became if each.error is None]

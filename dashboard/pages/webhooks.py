@@ -64,7 +64,7 @@ def resend(request: Request) -> Response:
     except UsageError as error:
         return go(request, back, f"Nothing was sent: {error}.")
     if endpoint is None:
-        return go(request, back, "Nothing was sent: the dashboard's file of webhooks doesn't name it.")
+        return go(request, back, "Nothing was sent: the dashboard's file of webhooks doesn't list it.")
     with acting(request, "webhooks dead", name=name, resend=True) as subject:
         sent, left = sender.resend(site.client, endpoint, Allowed(site.webhook_allow), MOST_SENT, SECONDS)
         subject.update(sent=sent, left=left)

@@ -124,7 +124,7 @@ def act(request: Request) -> Response:
     with acting(request, f"worker {wanted}", names=[name]):
         if wanted == "stop":
             cluster.stop(client, name)
-            said = f"{name} ends after the jobs that it runs; its pool starts another one."
+            said = f"{name} stops after its running jobs; its pool starts a replacement."
         elif wanted == "quiet":
             done = cluster.quiet(client, name)
             said = f"{name} {'takes no more jobs' if done else 'was already quiet'}."
@@ -144,7 +144,7 @@ def _ask_for_stacks(request: Request, name: str) -> Response:
         with acting(request, "worker stack", name=name):
             stacks.ask(request.app.state.site.client, name)
     except stacks.NoStacks as error:
-        return go(request, on, f"There are no stacks: {error}.")
+        return go(request, on, f"No stacks: {error}.")
     return go(request, on, f"{name} has written its stacks.")
 
 

@@ -23,10 +23,8 @@ MOST_FILES = 50
 LOOKING = 2.0
 """Seconds for which a page asks a storage, which may be far away, for the sizes of files."""
 
-GONE = (
-    "is not in the storage: it was removed, or this dashboard has another PACKMULE_STORAGE than the workers"
-)
-UNREACHED = "can't be looked for now: the storage can't be reached, as the dashboard's log says"
+GONE = "is not in the storage: it was removed, or this dashboard's PACKMULE_STORAGE differs from the workers'"
+UNREACHED = "can't be checked now: the storage can't be reached (see the dashboard's log)"
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ def fault_of(path: str, error: Exception) -> str:
     """Why the file isn't there, for people; what the storage says may name servers, and is for the log."""
     if isinstance(error, MissingFile | OutsideStorage):
         return GONE if isinstance(error, MissingFile) else "is not a path in the storage"
-    logger.warning("%s can't be looked for: %s", plain(path), plain(error))
+    logger.warning("%s can't be checked: %s", plain(path), plain(error))
     return UNREACHED
 
 

@@ -28,8 +28,8 @@ AT_ONCE, PATIENCE, LONGEST = 2, 3.0, 10.0
 
 KEPT, KEPT_SECONDS = 64, 60.0
 
-BUSY = "Too many files are being looked into: load the page again."
-TOO_DEAR = "Nothing is shown: looking into the file took too much time or memory."
+BUSY = "Too many previews are being made: reload the page."
+TOO_DEAR = "No preview: reading the file took too much time or memory."
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
 _kept: OrderedDict[tuple[str, str, int], tuple[float, Sample | None, str]] = OrderedDict()
@@ -55,7 +55,7 @@ def sampled(site: Site, path: str) -> tuple[Sample | None, str]:
         finally:
             _turns.release()
     except FileTooLarge:
-        return None, f"Nothing is shown of a file of more than {MOST_BYTES // MIB} MiB."
+        return None, f"No preview: the file is larger than {MOST_BYTES // MIB} MiB."
     except StorageError as error:
         return None, f"{path} {fault_of(path, error)}."
     with _lock:
@@ -92,6 +92,6 @@ def _looked(file: str) -> tuple[Sample | None, str]:
     except msgspec.DecodeError:
         pass
     try:
-        return None, f"Nothing is shown: {msgspec.json.decode(done.stdout, type=dict[str, str])['reason']}."
+        return None, f"No preview: {msgspec.json.decode(done.stdout, type=dict[str, str])['reason']}."
     except (msgspec.DecodeError, KeyError):
         return None, TOO_DEAR

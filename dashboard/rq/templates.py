@@ -14,7 +14,7 @@ _SCRIPT = re.compile(r"<script\b")
 
 _UNDERSCORE = re.compile(r"<script[^>]*underscore[^>]*></script>")
 
-KNOWN = "install a version of it that pip takes together with Packmule"
+KNOWN = "install a version of it that pip accepts with Packmule"
 
 OURS = """
         <script src="{{ script }}" nonce="{{ nonce }}"></script>"""

@@ -89,7 +89,7 @@
       fault.hidden = true;
       if (plots.length) plots.forEach((plot, number) => plot.setData(columns(figures[number]))); else draw();
     } catch {
-      fault.textContent = "The charts couldn't be fetched. They are tried again within a minute.";
+      fault.textContent = "The charts couldn't be loaded. They are retried within a minute.";
       fault.hidden = false;
     } finally {
       asking = false;

@@ -141,7 +141,7 @@
     badge.lastElementChild.textContent = text;
     badge.title = text;
     if (state && state !== next && (next === "stale" || state === "stale" || state === "paused" || next === "paused"))
-      say({ live: "The page is live again.", polling: "The page is fresh again.", paused: "The page is paused.", stale: `The page is ${text}.` }[next]);
+      say({ live: "The page is live again.", polling: "The page is up to date again.", paused: "The page is paused.", stale: `The page is ${text}.` }[next]);
     state = next;
   };
 

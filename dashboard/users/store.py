@@ -80,11 +80,13 @@ class Users:
         made = msgspec.structs.replace(user, name=checked_name(user.name), made_at=now, changed_at=now)
         match self._write(user.name, b"", made, "all", "first" if is_first else ""):
             case b"changed":
-                raise UserExists(f"the user {user.name!r} exists: packmule user passwd or role changes it")
+                raise UserExists(
+                    f"the user {user.name!r} exists: change it with packmule user passwd or role"
+                )
             case b"not first":
                 raise UserExists("there are users already: log in, or ask an admin")
             case b"full":
-                raise UserExists(f"there are {MOST_USERS:,} users, which is the most")
+                raise UserExists(f"there are {MOST_USERS:,} users, the maximum")
 
     def change(self, name: str, *, keep: str = "", force: bool = False, **fields: Any) -> User:
         """Change some fields of a user; the user's sessions end, but the one called `keep`.
@@ -160,7 +162,7 @@ def _known(name: str, text: bytes, user: User | None) -> User:
 
 
 def _unknown(name: str) -> NoSuchUser:
-    return NoSuchUser(f"the user {name!r} doesn't exist: packmule user list")
+    return NoSuchUser(f"the user {name!r} doesn't exist: see packmule user list")
 
 
 def _changing(name: str) -> UserChanged:

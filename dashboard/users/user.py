@@ -63,7 +63,7 @@ def checked_password(name: str, password: str) -> str:
     if normal(password).casefold() == name.casefold():
         raise InvalidUser("the password is the user's name: choose another")
     if len(set(password)) == 1:
-        raise InvalidUser("the password is one character again and again: choose another")
+        raise InvalidUser("the password is a single repeated character: choose another")
     return password
 
 

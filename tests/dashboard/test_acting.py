@@ -55,7 +55,7 @@ def test_what_needs_a_role_is_refused_to_those_without_it(serve, client):
     routes = [Route("/act", act, methods=["POST"]), Route("/administer", administer, methods=["POST"])]
     refused = serve(*routes, role=Role.VIEWER).post("/act", headers={"Sec-Fetch-Site": "same-origin"})
     assert refused.status_code == 403
-    assert "You are a viewer, and this needs an operator" in refused.text
+    assert "You are a viewer, but this needs an operator" in refused.text
     assert list(audit.read(client)) == []
     answer = serve(*routes).post("/administer", headers={"Sec-Fetch-Site": "same-origin"})
     assert answer.status_code == 403
@@ -92,8 +92,8 @@ def test_an_act_that_the_audit_cannot_keep_is_done_and_says_so(serve, client, ca
         return go(request, "/", "Done.")
 
     browser = serve(Route("/blind", blind))
-    assert "Done. It could not be recorded in the audit." in browser.get("/blind").text
-    assert "thing do by ada is done, but not recorded" in caplog.text
+    assert "Done. It could not be recorded in the audit log." in browser.get("/blind").text
+    assert "thing do by ada was done, but not recorded" in caplog.text
 
 
 @pytest.mark.parametrize("kept", ["", "%%%", "!" * 5000, "gICA", "\x00", "PGI-"])

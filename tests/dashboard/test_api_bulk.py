@@ -187,7 +187,7 @@ def test_a_token_that_is_revoked_or_may_not_act_goes_on_with_nothing(api: Api) -
     refuse_without_right(api.redis, "token worker")
     refuse_without_right(api.redis, "token everything")
     for who in ("token reader", "token gone"):
-        with pytest.raises(NotNow, match=f"{who} may not act on jobs any more"):
+        with pytest.raises(NotNow, match=f"{who} may no longer act on jobs"):
             refuse_without_right(api.redis, who)
     Tokens(api.redis, REALM).revoke("worker")
     with pytest.raises(NotNow):
@@ -202,7 +202,7 @@ def test_a_token_that_is_revoked_or_may_not_act_goes_on_with_nothing(api: Api) -
     performing.begin(api.redis, id)
     found = over(api, id)
     assert (found["state"], found["done"]) == ("failed", 0)
-    assert "token worker may not act" in found["fault"]
+    assert "token worker may no longer act" in found["fault"]
 
 
 def test_an_unknown_action_is_said_to_be(api: Api) -> None:

@@ -105,7 +105,7 @@ def test_a_batch_is_retried_paused_resumed_and_canceled_by_operators(visit, clie
     other.seal()
     assert visit.post(f"/batches/{other.id}/pause") == "It is paused: workers take no more of its jobs."
     assert other.state().is_paused
-    assert visit.post(f"/batches/{other.id}/resume") == "It goes on."
+    assert visit.post(f"/batches/{other.id}/resume") == "It is resumed."
     assert visit.post(f"/batches/{other.id}/cancel") == "2 of its jobs are canceled, and 0 are being stopped."
     done = [(each.action, each.subject) for each in audit.read(client)]
     assert done[0] == ("batch retry", {"id": batch.id, "jobs": 1})
@@ -164,7 +164,7 @@ def test_like_nodes_of_a_large_flow_share_a_box(visit, client):
     assert page.count("<a transform") == 3
     assert "add × 400 done" in shown
     assert "fail failed, node 401" in shown
-    assert "A box with another behind it stands for several nodes" in shown
+    assert "A stacked box stands for several nodes" in shown
     assert "All 402" in shown
     assert "1 to 25 of 402" in shown
     assert shown.index("3 401 packmule.tests.worker.flow_jobs.fail") < shown.index("1 0 packmule"), (
@@ -182,7 +182,7 @@ def test_a_flow_beyond_all_bounds_shows_its_counts(visit, flow, monkeypatch):
     monkeypatch.setattr(flows, "MOST_READ", 5)
     shown = visit.text(f"/flows/{flow.id}")
     assert "4 finished 1 failed 1 canceled" in shown
-    assert "too large to be read for a page" in shown
+    assert "too large to show here" in shown
 
 
 def node(name: int, after: Iterable[int], layer: int, state: str = "done", calls: str = "shop.add") -> Node:
@@ -292,7 +292,7 @@ def test_ten_thousand_batches_come_in_pages(visit, client):
     assert "cursor=50" in first
     assert ids(visit.get("/batches", cursor="50"))[0] == "b09949"
     far = visit.get("/batches", q="odd")
-    assert "None of the 2,000 that were looked at fits." in far
+    assert "None of the 2,000 searched so far matches." in far
     assert "cursor=2000" in far
     assert ids(visit.get("/batches", q="odd", cursor="8000")) == ["b00007"]
 

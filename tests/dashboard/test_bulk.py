@@ -66,13 +66,13 @@ def test_a_dry_run_counts_shows_some_and_does_nothing(pages, client, claims):
     assert "Nothing has been done yet" in shown
     assert shown.count("TimeoutError: late") == 10
     assert statuses(client, ids) == {"failed"}
-    assert "No job fits." in text_of(pages.get("/bulk/new", act="run"))
+    assert "No job matches." in text_of(pages.get("/bulk/new", act="run"))
     assert "There is no filter" in text_of(pages.get("/bulk/new", act="delete"))
     assert "Cancel 1 job?" in text_of(pages.get("/bulk/new", act="cancel", q="queue:default"))
     assert reader.read(client, other).status == "queued"
-    assert "no act is called 'explode'" in text_of(pages.get("/bulk/new", 400, act="explode"))
+    assert "no action is called 'explode'" in text_of(pages.get("/bulk/new", 400, act="explode"))
     assert "is for jobs that are" in text_of(pages.get("/bulk/new", 400, act="retry", q="status:queued"))
-    assert "is nothing to look for" in text_of(pages.get("/bulk/new", 400, act="retry", q="x:y"))
+    assert "is not a filter" in text_of(pages.get("/bulk/new", 400, act="retry", q="x:y"))
     pages.post("/bulk", 400, act="explode", q="")
     pages.post("/bulk", 400, act="retry", q="x:y")
 
@@ -123,7 +123,10 @@ def test_what_is_refused_is_counted_by_reason_and_the_rest_is_done(pages, client
     ids = [str(sample_jobs.add.options(delay=3600).enqueue(n)) for n in range(3)]
     client.hset(keys.job_key(ids[0]), "waits", "sleep:1 9e9")
     found = over(client, begun(pages, "run", "name:add"))
-    assert (found.done, dict(found.refused)) == (2, {"sleeps in a step: it goes on at its time": 1})
+    assert (found.done, dict(found.refused)) == (
+        2,
+        {"sleeps in a step: it resumes when that time is over": 1},
+    )
     assert statuses(client, ids[1:]) == {"queued"}
 
 
@@ -155,13 +158,13 @@ def test_it_stops_when_asked_and_goes_on(pages, client, claims, monkeypatch):
     assert reached.wait(60)
     assert record.read(client, id).is_performed
     assert "running" in text_of(pages.get(f"/bulk/{id}"))
-    assert "there is nothing to go on with" in text_of(pages.post(f"/bulk/{id}", 409, act="go on"))
+    assert "there is nothing to resume" in text_of(pages.post(f"/bulk/{id}", 409, act="go on"))
     pages.post(f"/bulk/{id}", act="stop")
     may_go_on.set()
     found = over(client, id)
     assert (found.state, found.done) == ("stopped", 100)
     assert statuses(client, ids) == {"queued", "failed"}
-    assert "doesn't run" in text_of(pages.post(f"/bulk/{id}", 409, act="stop"))
+    assert "isn't running" in text_of(pages.post(f"/bulk/{id}", 409, act="stop"))
     pages.post(f"/bulk/{id}", act="go on")
     found = over(client, id)
     assert (found.state, found.done) == ("done", 250)
@@ -195,7 +198,7 @@ def test_deleted_jobs_are_put_back_for_an_hour(pages, client, claims):
     assert (found.done, found.copied) == (122, 122)
     assert statuses(client, [*ids, waiting, of_batch]) == {"gone"}
     assert 3000 < client.ttl(record.copies_key(id)) <= kept.TTL
-    assert "Put them back" in pages.get(f"/bulk/{id}")
+    assert "Restore jobs" in pages.get(f"/bulk/{id}")
     pages.post(f"/bulk/{id}", act="undo")
     found = over(client, id)
     assert (found.state, found.undone) == ("done", 121)
@@ -218,12 +221,12 @@ def test_what_can_not_be_undone_is_said(pages, client, claims, monkeypatch):
     assert (found.done, found.copied) == (150, 100)
     assert "Without a copy 50" in text_of(pages.get(f"/bulk/{id}"))
     client.delete(record.copies_key(id))
-    assert "Put them back" not in pages.get(f"/bulk/{id}")
+    assert "Restore jobs" not in pages.get(f"/bulk/{id}")
     assert "are kept for an hour" in text_of(pages.post(f"/bulk/{id}", 409, act="undo"))
     fail(claims, 1)
     other = begun(pages, "retry", "status:failed")
     over(client, other)
-    assert "only one that deletes" in text_of(pages.post(f"/bulk/{other}", 409, act="undo"))
+    assert "only a deletion that" in text_of(pages.post(f"/bulk/{other}", 409, act="undo"))
 
 
 def test_a_job_that_was_not_deleted_is_not_among_the_copies(pages, client, claims):
@@ -260,7 +263,7 @@ def test_only_operators_act_and_only_while_they_are(pages, client, claims, monke
     monkeypatch.setitem(acts.ACTS, "retry", acts.ACTS["retry"]._replace(do=demoted))  # type: ignore[arg-type]
     found = over(client, begun(pages, "retry", "name:add"))
     assert (found.state, found.done) == ("failed", 100)
-    assert "eve may not act on jobs any more" in text_of(pages.get(f"/bulk/{found.id}"))
+    assert "eve may no longer act on jobs" in text_of(pages.get(f"/bulk/{found.id}"))
     for act in ("stop", "go on", "undo"):
         pages.viewer = Viewer("bob", Role.VIEWER)
         pages.post(f"/bulk/{found.id}", 403, act=act)
@@ -282,7 +285,7 @@ def test_a_user_who_is_removed_acts_no_further(pages, client, claims, monkeypatc
     monkeypatch.setitem(acts.ACTS, "retry", acts.ACTS["retry"]._replace(do=removed))  # type: ignore[arg-type]
     found = over(client, begun(pages, "retry", "name:add"))
     assert (found.state, found.done) == ("failed", 100)
-    assert "eve may not act on jobs any more" in found.fault
+    assert "eve may no longer act on jobs" in found.fault
 
 
 def test_an_admin_puts_back_what_a_user_has_deleted_who_is_removed(pages, client, claims):
@@ -345,7 +348,7 @@ def test_unknown_and_corrupt_records_are_said_or_left_out(pages, client):
     for id in ("text", "half"):
         with pytest.raises(NoSuchBulk):
             record.read(client, id)
-    assert "no act is called" in text_of(pages.post("/bulk/odd", 400, act="x"))
+    assert "no action is called" in text_of(pages.post("/bulk/odd", 400, act="x"))
 
 
 def test_a_count_is_bounded_by_time(client, claims, monkeypatch):
@@ -379,7 +382,7 @@ def test_a_killed_process_leaves_it_stopped_and_another_goes_on(pages, client, c
             until(lambda: record.read(client, id).done > 150, "some of it")
         finally:
             process.kill()
-    assert "Go on" not in pages.get(f"/bulk/{id}")  # nobody knows yet that it is gone
+    assert ">Resume<" not in pages.get(f"/bulk/{id}")  # nobody knows yet that it is gone
     until(lambda: not record.read(client, id).is_performed, "the end of its lease")
     before = record.read(client, id)
     assert before.state == "running"

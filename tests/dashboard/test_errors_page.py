@@ -41,7 +41,7 @@ def rows(page: str) -> list[str]:
 
 
 def test_without_errors_the_page_says_what_comes_here(visit):
-    assert "No job has failed of an error that is open." in visit.text("/errors")
+    assert "There are no open errors." in visit.text("/errors")
     assert "No error is ignored." in visit.text("/errors", state="ignored")
     assert "packmule errors list --state all" in visit.text("/errors")
 
@@ -78,9 +78,9 @@ def test_an_error_shows_its_counts_an_example_and_its_jobs(visit, client, ids):
     assert all(id in page for id in ids[:3])
     assert ids[3] not in page
     client.delete(keys.job_key(ids[0]))
-    assert ids[0] not in visit.get(f"/errors/{FINGERPRINT}"), "that job is not kept any more"
+    assert ids[0] not in visit.get(f"/errors/{FINGERPRINT}"), "that job is no longer kept"
     client.delete(*map(keys.job_key, ids))
-    assert "None of its jobs is kept any more" in visit.text(f"/errors/{FINGERPRINT}")
+    assert "None of its jobs is still kept" in visit.text(f"/errors/{FINGERPRINT}")
 
 
 def test_who_may_not_see_payloads_sees_no_values(visit, ids):
@@ -113,7 +113,7 @@ def test_the_jobs_of_an_error_are_retried(visit, client, ids):
     client.delete(keys.job_key(ids[0]))
     assert visit.post(f"/errors/{FINGERPRINT}/retry") == "2 jobs run again."
     assert [reader.read(client, id).status for id in ids[1:]] == ["queued", "queued", "failed"]
-    assert visit.post(f"/errors/{FINGERPRINT}/retry").startswith("None of its jobs waits to be run again")
+    assert visit.post(f"/errors/{FINGERPRINT}/retry").startswith("None of its jobs can be retried")
     (first, _) = audit.read(client)
     assert first.subject == {"fingerprint": FINGERPRINT, "jobs": 2, "refused": 0}
 

@@ -293,7 +293,7 @@ def test_another_server_prints_the_link_for_the_first_admin_once(tmp_path, serve
         try:
             until(line, "what the server says of the first admin")
             if is_first:
-                link = re.search(r"open (/login/setup/\S+) at the address of this server", said[-1])
+                link = re.search(r"open (/login/setup/\S+) at this server", said[-1])
                 until(lambda: asked(f"{address}/health") == 200, "the dashboard")
                 assert asked(address + link[1]) == 200
             else:

@@ -143,7 +143,7 @@ def test_acts_do_what_they_say_and_are_audited(pages, client, claims):
     id = sample_jobs.add.options(delay=3600).enqueue(1)
     assert "The job is in its queue now." in pages.post(f"/jobs/{id}", act="run")
     assert "The job is canceled." in pages.post(f"/jobs/{id}", act="cancel")
-    assert "to run again" in pages.post(f"/jobs/{id}", act="retry")
+    assert "is queued again" in pages.post(f"/jobs/{id}", act="retry")
     assert reader.read(client, id).status == "queued"
     assert "is queued; only failed, stopped and canceled jobs can run again" in pages.post(
         f"/jobs/{id}", act="retry"
@@ -155,7 +155,7 @@ def test_acts_do_what_they_say_and_are_audited(pages, client, claims):
         (f"job {name}", "ada", "192.0.2.7") for name in ("run", "cancel", "retry", "retry")
     ]
     other = sample_jobs.add.enqueue(1)
-    assert "no act is called explode" in text_of(pages.post(f"/jobs/{other}", 400, act="explode"))
+    assert "no action is called explode" in text_of(pages.post(f"/jobs/{other}", 400, act="explode"))
 
 
 def test_a_job_that_waits_gets_its_signal(pages, client):
@@ -220,7 +220,7 @@ def test_a_pickled_job_is_said_to_be_one_and_offers_no_copy(pages, client):
     id = Queue("default", connection=client).enqueue("packmule.tests.jobs.sample_jobs.add", 4, note="a").id
     page = pages.get(f"/jobs/{id}")
     shown = text_of(page)
-    assert "This job is pickled. Packmule opens no pickles" in shown
+    assert "This job is pickled. Packmule never opens a pickle" in shown
     assert "names the function packmule.tests.jobs.sample_jobs.add ." in shown
     assert "None." not in shown
     assert "Copy…" not in shown

@@ -113,7 +113,7 @@ def test_failed_jobs_are_retried_by_a_filter_after_a_dry_run(
     dashboard: Served, page: Page, client: Redis, failed: list[str]
 ) -> None:
     page.goto(f"{dashboard.address}/jobs?q=error:TimeoutError")
-    page.locator("summary[aria-label='Act on all that fit']").click()
+    page.locator("summary[aria-label='Act on all matches']").click()
     page.get_by_role("link", name="Retry…").click()
     page.get_by_role("heading", name="Retry 3 jobs?").wait_for()
     assert {reader.read(client, id).status for id in failed} == {"failed"}
@@ -150,10 +150,10 @@ def test_a_waiting_job_gets_its_signal_and_a_mistake_is_kept(
         for id in (first, second):
             until(lambda id=id: reader.read(client, id).waits, "the wait")
         page.goto(f"{dashboard.address}/jobs/{first}")
-        page.get_by_label("What the job gets, as JSON").fill('{"ok": yes}')
+        page.get_by_label("Data for the job, as JSON").fill('{"ok": yes}')
         page.get_by_role("button", name="Send").click()
         page.get_by_text("That is not JSON").wait_for()
-        field = page.get_by_label("What the job gets, as JSON")
+        field = page.get_by_label("Data for the job, as JSON")
         assert field.input_value() == '{"ok": yes}'
         assert field.get_attribute("aria-invalid") == "true"
         field.fill('{"ok": 9007199254740993}')
@@ -185,7 +185,7 @@ def test_roles_see_and_may_do_what_is_theirs(
         faults.allowed.append("403 (Forbidden)")
         for path in ("/jobs/new", "/bulk/new?act=delete"):
             page.goto(dashboard.address + path)
-            page.get_by_text("You are a viewer, and this needs an operator").wait_for()
+            page.get_by_text("You are a viewer, but this needs an operator").wait_for()
     assert reader.read(client, failed[0]).status == "failed"
 
 
@@ -229,12 +229,12 @@ def test_all_of_it_works_without_javascript(
         assert rows(page) == 3
         page.locator("main tbody a").first.click()
         page.get_by_role("button", name="Retry").click()
-        page.get_by_text("to run again").wait_for()
+        page.get_by_text("is queued again").wait_for()
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("The job is canceled.").wait_for()
         page.goto(f"{dashboard.address}/bulk/new?act=retry&q=error:TimeoutError")
         page.get_by_role("button", name="Retry them").click()
-        page.get_by_text("Retry: it has begun.").wait_for()
+        page.get_by_text("Retry: it has started.").wait_for()
 
 
 def test_a_job_is_enqueued_by_a_form_and_a_copy_keeps_its_secrets(

@@ -67,7 +67,7 @@ def test_the_filter_has_chips_that_can_be_removed_and_tabs_that_keep_the_rest(pa
     assert "/jobs?q=status%3Aqueued+args.a%3A2" in page  # without the queue
     assert "/jobs?q=status%3Afailed+queue%3Alow+args.a%3A2" in html.unescape(page)
     assert re.search(r'aria-current="true">.{0,80}waiting</span> <small>1<', page)
-    assert "No job fits this filter." in pages.get("/jobs", q="queue:high")
+    assert "No job matches this filter." in pages.get("/jobs", q="queue:high")
     assert "There are no jobs yet" not in pages.get("/jobs")
 
 
@@ -75,15 +75,15 @@ def test_a_pasted_id_leads_to_the_job(pages):
     id = sample_jobs.add.enqueue(1)
     assert "sample_jobs.add" in text_of(pages.get("/jobs", q=id))
     assert f'<span class="id">{id}</span>' in pages.get("/jobs", q=f" {id} ")
-    assert "No job fits" in pages.get("/jobs", q="0" * 32)
+    assert "No job matches" in pages.get("/jobs", q="0" * 32)
 
 
 def test_a_filter_that_is_none_is_said_and_its_word_marked(pages):
     page = pages.get("/jobs", 400, q="queue:low colour:<b>red</b>")
-    assert "colour is nothing to look for: use name, queue" in text_of(page)
+    assert "colour is not a filter: use name, queue" in text_of(page)
     assert "<mark>colour:&lt;b&gt;red&lt;/b&gt;</mark>" in page
     assert pages.browser.get("/jobs", params={"q": "status:x", "region": "jobs"}).status_code == 400
-    assert "no page begins at" in text_of(pages.get("/jobs", 400, cursor="nonsense"))
+    assert "is not valid: give the one that" in text_of(pages.get("/jobs", 400, cursor="nonsense"))
 
 
 def test_pages_follow_each_other_by_cursor(pages):
@@ -118,14 +118,14 @@ def test_secrets_are_hidden_and_payloads_from_those_who_may_not_see_them(pages, 
 
 def test_what_is_hidden_can_not_be_guessed_by_filters(pages, claims):
     pay.enqueue(4711, "s3cret-key")
-    assert "args.api_key can't be looked for: it is a secret" in text_of(
+    assert "args.api_key can't be searched: it is a secret" in text_of(
         pages.get("/jobs", 400, q="args.api_key:x")
     )
     assert len(listed(pages.get("/jobs", q="args.account:4711"))) == 1
     pages.viewer = Viewer("bob", Role.OPERATOR)
     for path in ("/jobs", "/bulk/new"):
         shown = text_of(pages.get(path, 400, q="args.account:4711", act="cancel"))
-        assert "args.account can't be looked for: arguments are hidden by your role" in shown
+        assert "args.account can't be searched: arguments are hidden by your role" in shown
     pages.post("/bulk", 400, q="args.account:4711", act="cancel")
 
 

@@ -105,16 +105,14 @@ def test_locks_are_listed_with_their_holders(visit, client, redlock):
 def test_a_lock_is_released_once_and_not_from_its_next_holder(visit, client, redlock):
     first = redlock.acquire("report", renew=False, ttl=30)
     visit.viewer = Viewer("ada", Role.OPERATOR, may_see_payloads=True)
-    assert "another has taken the lock since" in visit.post(
-        "/locks", name="report", fence=str(first.fence + 1)
-    )
+    assert "the lock has a new holder" in visit.post("/locks", name="report", fence=str(first.fence + 1))
     assert visit.post("/locks", name="report", fence=str(first.fence)).startswith(
         "report is released on 1 of 1"
     )
     assert lock_state([client]).locks == []
     second = redlock.acquire("report", renew=False, ttl=30)
     assert second.fence > first.fence
-    assert "another has taken the lock since" in visit.post("/locks", name="report", fence=str(first.fence))
+    assert "the lock has a new holder" in visit.post("/locks", name="report", fence=str(first.fence))
     assert len(lock_state([client]).locks) == 1
     assert "nobody holds that lock" in visit.post("/locks", name="other", fence="1")
     assert "nobody holds that lock" in visit.post("/locks")
@@ -151,7 +149,7 @@ def test_limits_and_locks_are_looked_at_and_released_in_a_browser(browser, dashb
         page.goto(f"{dashboard.address}/limits")
         shoot(page, "limits-1280-light")
         page.get_by_label(f"Actions on the slot of {held[1]}").click()
-        page.get_by_role("button", name="Release by force").click()
+        page.get_by_role("button", name="Force release").click()
         page.get_by_role("dialog").get_by_role("button", name="Yes").click()
         page.get_by_text(f"{held[0]} is released").wait_for()
         page.goto(f"{dashboard.address}/locks")

@@ -27,7 +27,7 @@ def dashboard(home: Path, url: str) -> Iterator[tuple[Process, str, str]]:
         assert process.stderr
         address = process.stderr.readline().removeprefix("The dashboard is on ").strip()
         printed = process.stderr.readline().strip()
-        link = re.fullmatch(rf"Make the first admin, within an hour: ({re.escape(address)}/\S+)", printed)
+        link = re.fullmatch(rf"Create the first admin within an hour: ({re.escape(address)}/\S+)", printed)
         assert link, printed
         yield process, address, link[1]
 

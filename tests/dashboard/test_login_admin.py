@@ -114,7 +114,7 @@ def test_nobody_but_an_admin_sees_or_does_any_of_it(door, client, role):
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"name": "root", "role": "viewer"}, "root is a user already."),
+        ({"name": "root", "role": "viewer"}, "root already exists."),
         ({"name": "a b", "role": "viewer"}, "is not a user name"),
         ({"name": "<script>alert(1)</script>", "role": "viewer"}, "is not a user name"),
         ({"name": "x" * 3000, "role": "viewer"}, "is not a user name"),

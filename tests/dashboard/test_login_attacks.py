@@ -429,7 +429,7 @@ def test_codes_cannot_be_turned_on_by_what_the_password_of_another_has_begun(doo
     setup = re.search(r'name="setup" value="([\w-]{43})"', page)[1]
     given = {"setup": setup, "code": pyotp.TOTP(secret).now()}
     refused = ada.post("/account/code/confirm", data=given)
-    assert "begin again" in ada.get(refused.headers["location"]).text
+    assert "start again" in ada.get(refused.headers["location"]).text
     assert door.users.get("ada").totp == ""
     assert eve.post("/account/code/confirm", data=given).status_code == 303
     assert door.users.get("eve").totp == secret

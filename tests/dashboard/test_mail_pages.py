@@ -99,10 +99,10 @@ def test_mails_are_listed_by_state_and_found(visit, client):
         shown = visit.text("/mails", **query)
         assert "user1@example.org" in shown
         assert "user2@" not in shown
-    assert "No mail fits" in visit.text("/mails", batch="another")
+    assert "No mail matches" in visit.text("/mails", batch="another")
     assert "user1@" in visit.text("/mails", within="1h", key=SEND.key)
     assert "is not" in visit.text("/mails", who="a b")
-    assert "an earlier list has named" in visit.text("/mails", 400, cursor="-1")
+    assert "an earlier list printed" in visit.text("/mails", 400, cursor="-1")
     assert visit.get("/mails", state="nothing", within="x", cursor="0-1") != ""
 
 
@@ -131,7 +131,7 @@ def test_unknown_mails_are_resolved_by_operators_one_by_one_and_all_that_fit(vis
     assert "this needs an operator" in visit.refused("/mails/resolve", act="sent", all="yes")
     assert "resolve" not in visit.get("/mails")
     visit.viewer = Viewer("ada", Role.OPERATOR, may_see_payloads=True)
-    assert "No unknown mail is ticked" in visit.post("/mails/resolve", act="sent")
+    assert "No unknown mail is selected" in visit.post("/mails/resolve", act="sent")
     assert "sent or not sent" in visit.refused("/mails/resolve", 400, act="burned", id=first.id)
     assert "1 mail is resolved" in visit.post("/mails/resolve", act="sent", id=first.id)
     assert reader.entries(client, [first.id])[0].state is State.ACCEPTED
@@ -139,7 +139,7 @@ def test_unknown_mails_are_resolved_by_operators_one_by_one_and_all_that_fit(vis
     assert "1 mail is resolved" in visit.post("/mails/resolve", act="not sent", id=second.id)
     assert "2 mails are resolved" in visit.post("/mails/resolve", act="sent", all="yes", who="example.net")
     assert len(unknown(client)) == 1
-    assert "No unknown mail fits" in visit.post("/mails/resolve", act="sent", all="yes", who="example.net")
+    assert "No unknown mail matches" in visit.post("/mails/resolve", act="sent", all="yes", who="example.net")
     done = [(each.action, each.who, each.subject["count"]) for each in audit.read(client)]
     assert done == [("email resolve", "ada", 1), ("email resolve", "ada", 1), ("email resolve", "ada", 2)]
     assert "example.net" not in str([each.subject for each in audit.read(client)])
@@ -151,7 +151,7 @@ def test_addresses_are_suppressed_found_and_let_go(visit, client):
     assert "this needs an operator" in visit.refused("/mail/suppressed/remove", who="ada@example.org")
     visit.viewer = Viewer("ada", Role.OPERATOR, may_see_payloads=True)
     assert visit.post("/mail/suppressed", who="Ada@Example.org", reason="asked", days="30").startswith("ada@")
-    assert "suppressed already" in visit.post("/mail/suppressed", who="ada@example.org", days="3")
+    assert "already suppressed" in visit.post("/mail/suppressed", who="ada@example.org", days="3")
     assert visit.post("/mail/suppressed", who="spam.example") == "spam.example gets no mail."
     assert "Nobody was added" in visit.post("/mail/suppressed", who="nobody")
     assert "Nobody was added" in visit.post("/mail/suppressed", who="x@example.org", days="soon")
@@ -160,7 +160,7 @@ def test_addresses_are_suppressed_found_and_let_go(visit, client):
     assert "spam.example domain" in shown
     assert "asked" in visit.text("/mail/suppressed", q="ADA@example.org")
     assert "spam.example" not in visit.text("/mail/suppressed", q="example.org")
-    assert "Nobody on the list fits" in visit.text("/mail/suppressed", source="bounce")
+    assert "No entry matches" in visit.text("/mail/suppressed", source="bounce")
     assert "gets mail again" in visit.post("/mail/suppressed/remove", who="ada@example.org")
     assert "is not suppressed" in visit.post("/mail/suppressed/remove", who="ada@example.org")
     visit.viewer = Viewer("eve", Role.VIEWER, may_see_payloads=False)
@@ -185,13 +185,13 @@ def test_a_list_of_suppressed_goes_in_and_out_as_csv_and_over_pages(visit, clien
     assert len(rows) == 700
     assert {each["source"] for each in rows} == {"import"}
     for content, said in (
-        (b"a,b\n1,2", "Not all was done"),
-        (b"\xff\xfe", "Not all was done"),
+        (b"a,b\n1,2", "Only part of it was done"),
+        (b"\xff\xfe", "Only part of it was done"),
         (b"", "empty"),
     ):
         answer = visit.http.post("/mail/suppressed/import", files={"file": ("a.csv", content)}, headers=OURS)
         assert said in answer.text
-    assert "choose a file" in visit.http.post("/mail/suppressed/import", headers=OURS).text
+    assert "choose a CSV" in visit.http.post("/mail/suppressed/import", headers=OURS).text
     assert Suppressions(client).count() == 700
 
 
@@ -206,7 +206,7 @@ def test_bulk_sends_are_followed_and_steered(visit, client):
     assert "It is paused" in visit.post(f"{path}/pause")
     assert made.progress().state == "paused"
     assert "so already" in visit.post(f"{path}/pause")
-    assert "It goes on" in visit.post(f"{path}/resume")
+    assert "It is resumed" in visit.post(f"{path}/resume")
     assert "user7@example.org,waiting" in visit.get(f"/mail/results/{made.id}")
     assert "It is canceled" in visit.post(f"{path}/cancel")
     assert f"{path}/cancel" not in visit.get(path)

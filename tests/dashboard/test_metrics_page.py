@@ -66,7 +66,7 @@ def data(visit: Visit, **query: str) -> dict[str, list[float | None]]:
 
 
 def test_without_jobs_the_page_says_so(visit):
-    assert "No job was performed in this time." in visit.text("/metrics")
+    assert "No job ran in this period." in visit.text("/metrics")
     assert "By hour, for 90 days" in visit.text("/metrics")
     found = data(visit)
     assert found.keys() == FIELDS

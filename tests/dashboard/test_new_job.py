@@ -193,7 +193,7 @@ def test_options_are_checked_beside_their_fields(pages, client):
 def test_an_equal_unique_job_is_led_to(pages, client):
     first = sample_jobs.invoice.enqueue(7)
     page = pages.post("/jobs/new", call=sample_jobs.invoice.job.name, **{"arg:account": "7"})
-    assert "An equal job is pending: this is it." in page
+    assert "An equal job is already pending: this is it." in page
     assert f'<span class="id">{first}</span>' in page
 
 
@@ -228,7 +228,7 @@ def test_a_copy_keeps_what_was_not_changed_and_its_secrets(pages, client):
 def test_a_copy_of_what_does_not_fit_or_is_not_known_here_is_refused_in_words(pages, client):
     id = sample_jobs.add.enqueue(1)
     client.hset(keys.job_key(id), "data", f'["{sample_jobs.add.job.name}",null,[1,2,3],{{}}]')
-    assert "doesn't fit it any more" in text_of(pages.get("/jobs/new", 400, copy=id))
+    assert "no longer fits it" in text_of(pages.get("/jobs/new", 400, copy=id))
     client.hset(keys.job_key(id), "data", '["shop.gone",null,[],{}]')
     assert "shop.gone is not a registered job" in text_of(pages.get("/jobs/new", 404, copy=id))
     pages.get("/jobs/new", 404, copy="nope")

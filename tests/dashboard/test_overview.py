@@ -57,7 +57,7 @@ def test_a_queue_is_said_to_lack_workers_only_if_jobs_wait_for_one(client):
     assert [name for name, each in found.items() if each.lacks_workers] == ["mail"]
     with pages_for(client) as pages:
         text = text_of(pages.get("/"))
-    assert "Jobs wait, and no worker serves mail: packmule worker -q mail starts one." in text
+    assert "Jobs are waiting, and no worker serves mail: packmule worker -q mail starts one." in text
     assert text.count("no workers") == 1
     assert "Workers 1 1 busy, 1 vanished" in text
     assert "No scheduler leads" in text
@@ -148,7 +148,7 @@ def test_an_overview_of_many_queues_stays_small_and_quick(client, monkeypatch, c
         assert 0 < len(sent) <= MOST_TRIPS
         if count > CARDS + 1:
             assert "tenant-499" in pages.get("/", find="tenant-499")
-            assert "No queue has such a name." in pages.get("/", find="nothing like it")
+            assert "No queue matches." in pages.get("/", find="nothing like it")
             first, last = pages.get("/"), pages.get("/", cursor=str(10**5 - 1))
             assert "Next page" in first
             assert "Next page" not in last

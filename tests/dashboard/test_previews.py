@@ -177,7 +177,7 @@ def test_a_file_that_is_gone_is_said_to_be(
     assert "renditions/a.png is not in the storage" in text_of(got)
     shutil.rmtree(files)
     page = text_of(pages.get(f"/jobs/{id}"))
-    assert page.count("is not in the storage: it was removed, or this dashboard has another") == 2
+    assert page.count("is not in the storage: it was removed, or this dashboard's PACKMULE_STORAGE") == 2
 
     def unreachable(url: str) -> None:
         raise StorageError("can't read x in s3://secret-bucket: no route")
@@ -192,7 +192,7 @@ def test_a_file_that_is_gone_is_said_to_be(
 def test_a_dashboard_without_a_storage_says_so_of_files(client: Redis) -> None:
     with pages_for(client) as pages:
         id = finished(client, file.job.name, {"path": "a.parquet"})
-        assert "can't be looked for now" in text_of(pages.get(f"/jobs/{id}"))
+        assert "can't be checked now" in text_of(pages.get(f"/jobs/{id}"))
         assert "Files" not in text_of(pages.get(f"/jobs/{finished(client, 'shop.f', {'path': 'a'})}"))
 
 
@@ -270,10 +270,10 @@ def test_a_file_that_takes_too_much_is_not_shown(
     with monkeypatch.context() as patched:
         patched.setattr(sampling, "PATIENCE", 0.0)
         assert all(sampling._turns.acquire(blocking=False) for _ in range(sampling.AT_ONCE))
-        assert "Too many files" in text_of(pages.get(f"/jobs/{id}"))
+        assert "Too many previews" in text_of(pages.get(f"/jobs/{id}"))
         sampling._turns.release(sampling.AT_ONCE)
     monkeypatch.setattr(sampling, "MOST_BYTES", 3)
-    assert "Nothing is shown of a file of more than" in text_of(pages.get(f"/jobs/{id}"))
+    assert "No preview: the file is larger than" in text_of(pages.get(f"/jobs/{id}"))
 
 
 def test_a_look_into_a_file_gets_no_secrets_and_is_kept_for_a_minute(

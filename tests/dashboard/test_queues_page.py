@@ -48,7 +48,7 @@ def test_queues_are_listed_by_need_found_sorted_and_counted(visit, client):
     assert names(visit.get("/queues", sort="name")) == ["default", "high", "low", "mail", "reports"]
     assert names(visit.get("/queues", state="paused")) == ["reports"]
     assert names(visit.get("/queues", q="AI")) == ["mail"]
-    assert "No queue fits." in visit.text("/queues", q="nothing like it")
+    assert "No queue matches." in visit.text("/queues", q="nothing like it")
     assert "No queue is in this state." in visit.text("/queues", state="limited")
     assert names(visit.get("/queues", region="list")) == names(page)
 

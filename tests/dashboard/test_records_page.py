@@ -28,7 +28,7 @@ def visit(client: Redis) -> Iterator[Visit]:
 def test_empty_pages_say_so(visit):
     assert "Nobody has changed anything yet." in visit.text("/audit")
     assert "Nothing is in quarantine" in visit.text("/quarantine")
-    assert "No job was performed in this time." in visit.text("/leaderboard")
+    assert "No job ran in this period." in visit.text("/leaderboard")
 
 
 def test_the_audit_is_shown_newest_first_and_found_by_words(visit, client):

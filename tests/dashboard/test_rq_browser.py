@@ -112,6 +112,6 @@ def test_a_viewer_is_told_why_a_button_does_nothing(
         assert not page.is_visible("#empty-btn")
         faults.allowed.append("403")
         page.click("[data-role=requeue-job-btn]")
-        page.wait_for_selector("text=You are a viewer, and this needs an operator")
+        page.wait_for_selector("text=You are a viewer, but this needs an operator")
         assert reader.read(client, id).status == "failed"
         browsers.shoot(page, f"rq-viewer-{viewport['width']}")

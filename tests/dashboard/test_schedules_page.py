@@ -97,7 +97,7 @@ def test_schedules_are_paused_resumed_run_and_removed_by_operators(visit, client
     assert visit.post("/schedules/nightly/pause") == "nightly is paused."
     assert visit.post("/schedules/nightly/pause") == "nightly was already paused."
     assert "these are its ticks if it is resumed" in visit.text("/schedules/nightly")
-    assert visit.post("/schedules/nightly/resume") == "nightly goes on from now."
+    assert visit.post("/schedules/nightly/resume") == "nightly is resumed from now on."
     said = visit.post("/schedules/nightly/run")
     (id,) = re.findall(r"cron-nightly-run-\w+", said)
     assert client.hget(keys.job_key(id), "status") == b"queued"

@@ -86,11 +86,11 @@ def test_the_list_comes_again_with_its_filter(visit, client):
 
 def test_mistakes_are_said_and_change_nothing(visit, client):
     id = sample_jobs.noop.enqueue()
-    assert post(visit, "cancel") == "No job is ticked."
-    assert "no act is called explode" in visit.refused("/jobs", 400, act="explode", id=id)
+    assert post(visit, "cancel") == "No job is selected."
+    assert "no action is called explode" in visit.refused("/jobs", 400, act="explode", id=id)
     many = {"act": "delete", "id": [str(number) for number in range(ticked.MOST + 1)]}
     assert visit.http.post("/jobs", data=many, headers=OURS).status_code == 400
-    assert "No job is ticked" not in post(visit, "retry", "%00", "x" * 5000)
+    assert "No job is selected" not in post(visit, "retry", "%00", "x" * 5000)
     assert status(client, id) == "queued"
 
 
@@ -136,9 +136,9 @@ def test_rows_are_ticked_by_range_and_the_list_stands_still_meanwhile(browser, d
         assert status(client, late) == "queued"
         boxes.first.wait_for()
         assert not bar.is_visible()
-        page.get_by_label("Tick all jobs on this page").click()
+        page.get_by_label("Select all jobs on this page").click()
         assert bar.inner_text().startswith("7 selected")
-        page.get_by_label("Tick all jobs on this page").click()
+        page.get_by_label("Select all jobs on this page").click()
         page.locator("h1").click()
         sample_jobs.noop.enqueue()
         until(lambda: boxes.count() == 8, "the list to go on")

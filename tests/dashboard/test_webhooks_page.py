@@ -54,7 +54,7 @@ def file(visit: Visit, tmp_path: Path) -> Path:
 
 
 def test_without_a_file_the_page_says_how_to_name_one(visit):
-    assert "Name one in PACKMULE_WEBHOOKS" in visit.text("/webhooks")
+    assert "Set PACKMULE_WEBHOOKS" in visit.text("/webhooks")
 
 
 def test_the_numbers_are_those_of_the_command_line(visit, client, server, tmp_path, file):

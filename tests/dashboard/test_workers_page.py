@@ -68,7 +68,7 @@ def test_workers_are_listed_counted_sorted_and_found(visit, client):
     assert names(visit.get("/workers", q="HOST-2 r1")) == ["w2"]
     assert names(visit.get("/workers", sort="-done")) == ["w1", "w2", "w3"]
     assert names(visit.get("/workers", sort="-failed"))[0] == "w2"
-    assert "No worker fits these words." in visit.text("/workers", q="nobody")
+    assert "No worker matches." in visit.text("/workers", q="nobody")
 
 
 def test_a_worker_shows_what_it_performs_and_what_comes_next(visit, client):
@@ -79,7 +79,7 @@ def test_a_worker_shows_what_it_performs_and_what_comes_next(visit, client):
     started = {"status": "started", "started_at": wire.time_text(time.time() - 75)}
     client.hset(keys.job_key(first), mapping=started)
     shown = visit.text("/workers/w1")
-    assert "Performs now 1 and holds 1 that come next" in shown
+    assert "Performs now 1 and 1 held to run next" in shown
     assert "Process 77 Release r2" in shown
     assert "Plain functions at once 4 Async functions at once 100" in shown
     assert f"{first} packmule.tests.worker.pool_jobs.noop running default" in shown
@@ -95,7 +95,7 @@ def test_a_worker_with_many_jobs_has_a_small_page(visit, client):
     stacks.store(client, "w1", stacks.StackDump("1", time.time(), text, tuple(ids)))
     page = visit.get("/workers/w1")
     assert len(page.encode()) <= 60_000
-    assert "holds 200 that come next" in visit.text("/workers/w1")
+    assert "200 held to run next" in visit.text("/workers/w1")
     shown = page.partition('data-region="jobs"')[2].partition("</table>")[0].count('href="/jobs/')
     assert f"Only {shown} of its jobs are shown." in visit.text("/workers/w1")
 
@@ -108,9 +108,7 @@ def test_workers_are_quieted_resumed_and_stopped_by_operators(visit, client):
     assert cluster.worker(client, "w1")["quiet"]
     assert "It is quiet: it takes no jobs until it is resumed." in visit.text("/workers/w1")
     assert visit.post("/workers/w1/resume") == "w1 takes jobs again."
-    assert (
-        visit.post("/workers/w1/stop") == "w1 ends after the jobs that it runs; its pool starts another one."
-    )
+    assert visit.post("/workers/w1/stop") == "w1 stops after its running jobs; its pool starts a replacement."
     done = [(each.who, each.action, each.subject) for each in audit.read(client)]
     assert done[0] == ("ada", "worker quiet", {"names": ["w1"]})
     assert [action for _, action, _ in done] == ["worker quiet"] * 2 + ["worker resume", "worker stop"]
@@ -139,7 +137,7 @@ def test_an_operator_asks_a_worker_for_its_stacks(visit, client, server, tmp_pat
         assert reader.wait(client, id, 60).result == "told"
     assert "Thread MainThread (most recent call first):" in shown
     assert "in note_when_told" in shown
-    assert f"It performed {id}" in shown
+    assert f"It was running {id}" in shown
     assert ("worker stack", {"name": name}) in [(each.action, each.subject) for each in audit.read(client)]
 
 
@@ -150,7 +148,7 @@ def test_stacks_are_for_operators_who_may_see_payloads(visit, client):
     )
     page = visit.get("/workers/w1")
     assert "in secret_function &lt;b&gt;\\x1b[2J" in page
-    assert "Some of it is missing" in page
+    assert "Some stacks are missing" in page
     visit.viewer = Viewer("bob", Role.OPERATOR, may_see_payloads=False)
     assert "secret_function" not in visit.get("/workers/w1")
     assert "Show stacks" not in visit.get("/workers/w1")
@@ -167,7 +165,7 @@ def test_a_worker_that_does_not_answer_is_said_to(visit, client):
     assert "w1 did not answer within 4 s: its pool is stopped" in visit.post("/workers/w1/stack")
     assert "w2 can't answer: its lease has ended" in visit.post("/workers/w2/stack")
     client.set(keys.stacks_key("w1"), b"\xff{")
-    assert "did" not in visit.text("/workers/w1").partition("What its threads")[2]
+    assert "did" not in visit.text("/workers/w1").partition("Stacks of its threads")[2]
 
 
 def test_a_worker_of_any_name_has_a_page(visit, client):
