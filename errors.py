@@ -7,10 +7,10 @@ from typing import ClassVar
 
 
 class Error(Exception):
-    """What a user, an operator or a job's author can fix; the text names the thing and the way out.
+    """An error that a user, an operator or a job's author can fix; its text names the thing and the way out.
 
-    Each error of ours is a subclass, defined in the module that raises it. `exit_code` is the exit code of a
-    command that ends with it.
+    Each error of Packmule is a subclass, defined in the module that raises it. `exit_code` is the exit code
+    of a command that ends with it.
 
     >>> try:
     ...     report.enqueue("2026-13")

@@ -36,10 +36,10 @@ def lock_urls(text: str) -> tuple[str, ...]:
     urls = names(text)
     if not all(re.match(r"(rediss?|unix)://.", url) for url in urls):
         raise ValueError(
-            "each is the redis://, rediss:// or unix:// URL of one server, with %2C for a comma in it"
+            "give a redis://, rediss:// or unix:// URL for each server, with %2C for a comma in it"
         )
     if len(set(urls)) < len(urls):
-        raise ValueError("name each server once, because a server has one vote")
+        raise ValueError("name each server once: a server has one vote")
     if len(urls) % 2 == 0:
         raise ValueError("use 1, 3 or 5 servers: an even number survives no more failures")
     return urls
@@ -87,7 +87,7 @@ def url_beginnings(text: str) -> tuple[str, ...]:
     for entry in names(text):
         if not _URL_BEGINNING.fullmatch(entry):
             raise ValueError(
-                f"{entry!r} is no host: write example.org, *.example.org or https://example.org/data/"
+                f"{entry!r} is not a host: write example.org, *.example.org or https://example.org/data/"
             )
     return names(text)
 

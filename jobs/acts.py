@@ -130,7 +130,7 @@ def perform(
     wanted_now = wanted or JobFilter()
     statuses, do = statuses_of(name, wanted_now), ACTS[name].do
     if len(ids) > MOST:
-        raise InvalidPart(f"{len(ids):,} jobs at once: {name} {MOST:,} at most")
+        raise InvalidPart(f"{len(ids):,} jobs are too many: {name} at most {MOST:,} at once")
     errors: dict[str, Error | None] = {}
     each = list(dict.fromkeys(ids))
     for first in range(0, len(each), AT_ONCE):
@@ -193,7 +193,7 @@ def statuses_of(name: str, wanted: JobFilter) -> tuple[str, ...]:
     """The statuses of the jobs that the act `name` is meant for. Raises `UnknownAct` and `InvalidFilter`."""
     known = ACTS.get(name)
     if known is None:
-        raise UnknownAct(f"no act is called {name!r:.100}: there are {', '.join(ACTS)}")
+        raise UnknownAct(f"no action is called {name!r:.100}: there are {', '.join(ACTS)}")
     if wanted.status is None:
         return tuple(status for status in known.usual if status in wanted.statuses)
     if wanted.status not in known.statuses:
@@ -233,7 +233,9 @@ def _find(
 ) -> Found:
     start = Position.parse(cursor) if cursor is not None else None
     if cursor is not None and start is None:
-        raise InvalidPart(f"no part begins at {cursor!r:.100}: give the cursor of the part before")
+        raise InvalidPart(
+            f"cursor {cursor!r:.100} is not valid: give the one that the previous part returned"
+        )
     names = queues.names(client, more) if wanted.queue is None else [wanted.queue]
     found: dict[str, None] = {}
     looked = 0

@@ -87,8 +87,8 @@ class Result(NamedTuple):
 class Batch:
     """The batch `id` on `client`'s server.
 
-    The end of a `with` block seals it: until then it can neither end nor call back, so that all of its jobs
-    can be enqueued first. If the block raises, the batch is canceled. Its running jobs may add others.
+    The end of a `with` block seals it: until then it neither ends nor calls back, so that all of its jobs can
+    be enqueued first. If the block raises, the batch is canceled. Its running jobs may add others.
 
     >>> with Batch.create("import 42", on_complete=report.prepare(42)) as batch:  # doctest: +SKIP
     ...     resize.options(batch=batch.id).enqueue_many([("a.jpg",), ("b.jpg",)])
@@ -131,7 +131,7 @@ class Batch:
 
     @classmethod
     def current(cls) -> Batch | None:
-        """The batch that this code's job is in, or is called back about; None without one."""
+        """The batch that the running job is in, or is the callback of; None without one."""
         id = current.batch_id()
         return cls(Client.default(), id) if id else None
 
@@ -151,11 +151,11 @@ class Batch:
         return batch_state.read(self.redis, self.id)
 
     def seal(self) -> bool:
-        """Let the batch end once its jobs have; False if it was sealed already. Raises `NoSuchBatch`."""
+        """Let the batch end once its jobs have; False if it was already sealed. Raises `NoSuchBatch`."""
         return self._changed("seal")
 
     def pause(self) -> bool:
-        """Keep workers from taking its jobs and those of nested batches; False if it was paused already."""
+        """Keep workers from taking its jobs and those of nested batches; False if it was already paused."""
         return self._all_changed("pause")
 
     def resume(self) -> bool:
@@ -209,9 +209,9 @@ class Batch:
         return held
 
     def retry(self) -> int:
-        """Run its failed jobs again; how many do. Those that can't run now are left alone.
+        """Run its failed jobs again, and return how many do. Those that can't run now are skipped.
 
-        A batch that has ended goes on. If this is interrupted, call it again.
+        A batch that has ended runs again. If this is interrupted, call it again.
         """
         from packmule.jobs import control  # noqa: PLC0415  it loads RQ, which enqueueing does without
 

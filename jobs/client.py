@@ -39,12 +39,12 @@ class UnknownQueue(UsageError, ValueError):
 
 
 class Client:
-    """Enqueues jobs on one server and reaches those that are there.
+    """Enqueues jobs on one server, and reads and controls them.
 
     `server` is a `redis.Redis`, the `Settings` that name a server, or nothing for the settings of the
-    environment; settings are connected to when the client is first used. `queues` are the names that it may
-    enqueue to (by default those of the settings, or any on a `redis.Redis`), `max_bytes` the most that a
-    job's arguments may take as JSON. Threads may share a client.
+    environment; with settings, the client connects when it is first used. `queues` are the names that it may
+    enqueue to (by default those of the settings, or any on a `redis.Redis`), and `max_bytes` limits the size
+    of a job's arguments as JSON. Threads may share a client.
 
     While the server can't be reached, calls raise `Unavailable`. A `redis.Redis` of your own raises
     redis-py's errors instead, except when it enqueues.
@@ -96,7 +96,7 @@ class Client:
 
     @classmethod
     def default(cls) -> Client:
-        """The client by which this process's functions `.enqueue(...)`. Raises `SettingsError`."""
+        """The client that `.enqueue(...)` uses in this process. Raises `SettingsError`."""
         if Client._default is None:
             with Client._choosing:
                 Client._default = Client._default or Client()
@@ -131,8 +131,8 @@ class Client:
     ) -> JobHandle:
         """Enqueue one job, a call of `function`, which may carry options, and return its handle.
 
-        If an equal job holds the place of a unique one, the handle is that job's. Enqueueing an id that
-        exists changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
+        If an equal unique job is already pending, the handle is that job's. Enqueueing an id that exists
+        changes nothing, so a call with a `job_id` that failed can be made again. Raises `InvalidCall`,
         `JobTooLarge`, `UnknownQueue`, `InvalidOption`, `NoSuchBatch`, `NoSuchJob`, `BatchClosed` or
         `ServerFull`.
         """
@@ -140,7 +140,7 @@ class Client:
         return self.send(prepared.job, [prepared.call], prepared.options)[0]
 
     def enqueue_many(self, function: JobFunction[..., Any] | JobCall[...], calls: Calls) -> JobHandles:
-        """Enqueue one job a call, hundreds a round trip, and return their handles in order.
+        """Enqueue one job per call, hundreds per round trip, and return their handles in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments. None is sent unless
         all are valid. Of equal unique jobs in one call the first keeps its place, with `at_front` the last.
@@ -169,7 +169,7 @@ class Client:
     def search(
         self, wanted: JobFilter | None = None, limit: int = 50, cursor: str | None = None
     ) -> search.Page:
-        """A page of the jobs that fit `wanted`, all by default: newest first, from the page's `cursor` on.
+        """A page of the jobs that match `wanted`, all by default: newest first, from the page's `cursor` on.
 
         Raises `InvalidPage`.
 
@@ -203,7 +203,7 @@ class Client:
         return control.cancel(self.redis, id, timeout)
 
     def retry(self, id: str) -> None:
-        """Run the failed, stopped or canceled job called `id` again: once more, beside its own `retries`.
+        """Run the failed, stopped or canceled job called `id` again, without using its own `retries`.
 
         It goes to the end of its queue at once.
         Raises `NoSuchJob` and `NotRetried`.
@@ -213,7 +213,7 @@ class Client:
         control.retry(self.redis, id)
 
     def signal(self, id: str, name: str, data: Any = None) -> str:
-        """Send the job called `id` a signal; `woken` if it waited for that, or `kept`.
+        """Send the job called `id` a signal; returns `woken` if it waited for that, or `kept`.
 
         Raises `NoSuchJob`, `NotSignaled`, `InvalidSignal` and `InvalidStep`.
         """
@@ -255,7 +255,7 @@ class Client:
         Raises what `enqueue` does.
         """
         if options.over(job.options).parents:
-            raise InvalidOption(f"{job.name} waits for its time here, not for other jobs: leave after out")
+            raise InvalidOption(f"{job.name} waits for its time here, not for other jobs: omit after")
         (written,) = self.entries(job, [call], options.over(job.options))
         runs, payload = entry.arguments([written])
         return runs, payload
@@ -272,7 +272,7 @@ class Client:
             complete = options.over(job.options)
             if complete.is_scheduled or complete.is_unique or complete.parents:
                 raise InvalidOption(
-                    f"{job.name} is called back when a batch has ended: leave its own time, after, unique out"
+                    f"{job.name} is the callback of a batch: omit delay, at, after and unique"
                 )
             (written,) = self.entries(job, [call], replace(complete, job_id=id, batch=None))
             entries.append(entry.called_back(written, batch))

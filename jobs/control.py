@@ -159,7 +159,7 @@ def _judge_retry(id: str, status: str) -> None:
         raise no_such_job(id)
     if status == "behind":
         raise NotRetried(
-            f"job {id} comes behind others of its flow that did not finish: retry those, or the flow"
+            f"job {id} comes after jobs of its flow that did not finish: retry those, or the flow"
         )
     if status.startswith("held "):
         holder = status.removeprefix("held ")
@@ -191,7 +191,7 @@ def _judge_run(id: str, status: str) -> None:
     if not status:
         raise no_such_job(id)
     if status == "sleeps":
-        raise NotRun(f"job {id} sleeps in a step: it goes on at its time")
+        raise NotRun(f"job {id} sleeps in a step: it resumes when that time is over")
     if status == "callback":
         raise NotRun(f"job {id} can't run yet: its callback is due first")
     if status != "promoted":

@@ -36,7 +36,7 @@ def copy(
     try:
         bound = job.signature.bind_partial(*info.args, **info.kwargs)
     except TypeError as error:
-        raise InvalidCall(f"{job.name}: job {id} doesn't fit it any more: {error}") from None
+        raise InvalidCall(f"{job.name}: job {id} no longer fits it: {error}") from None
     given = {name: value for name, value in changes.items() if _is_one(job.signature.parameters.get(name))}
     bound.arguments.update(given)
     others = {

@@ -214,7 +214,7 @@ def instant(text: str | datetime, tz: str = "UTC") -> int:
             f"{str(text)!r} is not a time: write 2026-12-01T08:00 or 2026-12-01T08:00+01:00"
         ) from None
     if not 0 <= seconds <= LAST_INSTANT:
-        raise InvalidWhen(f"{str(text)!r} is not a time from 1970 on")
+        raise InvalidWhen(f"{str(text)!r} is before 1970")
     return seconds
 
 

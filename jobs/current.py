@@ -88,27 +88,27 @@ def fence() -> int | None:
 
 
 def spent(amount: float) -> None:
-    """Correct what the running job takes of its rate: it cost this `amount` so far, rounded up.
+    """Correct what the running job takes from its rate: it has cost this `amount` so far, rounded up.
 
-    It's for a job whose `rate` has a `cost`. The rate gets tokens back, or loses more, up to a whole burst.
+    Use it in a job whose `rate` has a `cost`. The rate gets tokens back, or loses more, up to a whole burst.
     The last call of an attempt counts. Outside of a job, and in one without such a rate, it does nothing.
-    Raises `UnfitSpending` for what is no number, or negative.
+    Raises `UnfitSpending` for anything but a number of 0 or more.
 
     >>> from packmule import current
     >>> current.spent(1_250)
     """
     if not is_number(amount) or not 0 <= amount <= MOST_SPENT:
-        raise UnfitSpending(f"a job can't have spent {amount!r:.40}: give a number from 0 to {MOST_SPENT:,}")
+        raise UnfitSpending(f"spent={amount!r:.40}: give a number from 0 to {MOST_SPENT:,}")
     job = running()
     if job is not None:
         job.spend(math.ceil(amount))
 
 
 def prolong(seconds: Span) -> None:
-    """Keep the timeout from ending the running job within the next `seconds`, or a `"5m"`, at most an hour.
+    """Keep the timeout from ending the running job within the next `seconds` (or `"5m"`), at most an hour.
 
-    It's for what must not be broken off half done, such as a call that is waited for. A job that would have
-    more time anyway keeps it; a cancel still ends the job. Outside of a job it does nothing.
+    Use it for work that must not be cut short, such as a pending call. A job with more time left keeps it; a
+    cancel still ends the job. Outside of a job it does nothing.
 
     >>> from packmule import current
     >>> current.prolong(30)
@@ -125,7 +125,7 @@ def batch_id() -> str | None:
 
 
 def flow() -> Flow | None:
-    """The flow that this job is a node of, to which it may add others; None if it is in no batch.
+    """The flow that this job is a node of, to which it may add nodes; None if it is in no batch.
 
     >>> current.flow().add(resize.call("a.jpg"), after=current.job_id())  # doctest: +SKIP
     """
@@ -216,13 +216,13 @@ def emit(chunk: Any) -> None:
 
 
 def checkpoint(cursor: Any) -> None:
-    """Keep `cursor`, any value that JSON can hold, as the point from which this job continues.
+    """Store `cursor`, any JSON value, as the point from which this job continues.
 
     A retry, a run after a crash and the next worker after a deploy get it from `resume`. Call it as often as
-    you like: it leaves the process once a second. Whatever was done after the last one is done again, so
-    doing it twice must be harmless. If the worker is stopping, the job ends here and continues elsewhere.
-    Outside of a job it does nothing. Raises `TypeError` or `ValueError` for a value that JSON can't hold,
-    such as NaN, and `CheckpointTooLarge` for one of more than 256 KiB.
+    you like: it is sent once a second. Whatever was done after the last one is done again, so doing it twice
+    must be harmless. If the worker is stopping, the job ends here and continues elsewhere. Outside of a job
+    it does nothing. Raises `TypeError` or `ValueError` for a value that JSON can't hold, such as NaN, and
+    `CheckpointTooLarge` for one of more than 256 KiB.
 
     >>> from packmule import current
     >>> for row in range(current.resume(0), 1000):
@@ -234,8 +234,8 @@ def checkpoint(cursor: Any) -> None:
     encoded = wire.encode_value(cursor)
     if len(encoded) > MOST_CHECKPOINT_BYTES:
         raise CheckpointTooLarge(
-            f"the checkpoint takes {len(encoded)} bytes, and {MOST_CHECKPOINT_BYTES} are the most: "
-            "put the data in storage, and keep its path"
+            f"the checkpoint takes {len(encoded)} bytes, over the limit of {MOST_CHECKPOINT_BYTES}: put the "
+            "data in storage and keep its path"
         )
     job.cursor = encoded
     if job.is_draining():
@@ -252,16 +252,16 @@ def resume(default: Any = None) -> Any:
 
 
 def leave_network() -> None:
-    """Leave the network before this job reads what it has fetched (see `network` of `@job`).
+    """Cut this job off from the network before it reads what it has fetched (see `network` of `@job`).
 
-    Only isolated jobs leave it, so that the function can be called anywhere.
+    Only isolated jobs are cut off, so the function can be called anywhere.
     """
     while context.leaving:
         context.leaving.pop()()
 
 
 def resource(kind: type[T]) -> T:
-    """The resource of type `kind` that this process lends its jobs. Raises `NoResource`.
+    """The resource of type `kind` that this process provides to its jobs. Raises `NoResource`.
 
     >>> from packmule.jobs.storage import Storage
     >>> current.resource(Storage).read_bytes("uploads/a.txt")  # doctest: +SKIP

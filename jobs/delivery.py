@@ -129,7 +129,7 @@ def _called(script: Callable[..., Any], redis: Redis, key_names: Sequence[str], 
         if refusal == "BATCH" and why.startswith("no batch has the id "):
             raise no_such_batch(why.removeprefix("no batch has the id ")) from None
         if refusal == "NODE":
-            raise NoSuchNode(f"no node of the flow is called {why}: name what its add returned") from None
+            raise NoSuchNode(f"no node of the flow is called {why}: give what its add() returned") from None
         if refusal == "JOB":
             raise no_such_job(why) from None
         if refusal == "BATCH":
@@ -137,8 +137,8 @@ def _called(script: Callable[..., Any], redis: Redis, key_names: Sequence[str], 
         if refusal == "FULL":
             used, allowed = (int(size) >> 20 for size in why.split()[:2])
             raise ServerFull(
-                f"the server uses {used:,} MiB, and jobs are taken up to {allowed:,}: let workers "
-                "catch up, purge what nobody needs, or raise PACKMULE_MEMORY_HIGH_WATER"
+                f"the server uses {used:,} MiB, and jobs are accepted only up to {allowed:,}: let workers "
+                "catch up, purge jobs, or raise PACKMULE_MEMORY_HIGH_WATER"
             ) from None
         if isinstance(error, OutOfMemoryError):
             raise ServerFull(

@@ -48,8 +48,8 @@ class SignalTimeout(JobFailed, TimeoutError):
 class Step:
     """Runs a function once per job: `current.step(name, function, *args, **kwargs)`.
 
-    The result is recorded before the call returns. Each later run of the job gets it at once, as JSON
-    carries it. If a run ends amidst a step, `if_unknown` says what the next one does: `again` runs the step
+    The result is recorded before the call returns. Each later run of the job gets it at once, as JSON carries
+    it. If a run ends in the middle of a step, `if_unknown` says what the next one does: `again` runs the step
     again, `fail` fails the job, and `ask` waits for an operator.
 
     >>> from packmule import current
@@ -148,11 +148,11 @@ def sleep(
     days: float = 0,
     name: str | None = None,
 ) -> None:
-    """Let the job go on after this span, by the server's clock; until then it holds no process, slot or lock.
+    """Suspend the job for this span, by the server's clock; meanwhile it holds no process, slot or lock.
 
-    The job's function runs from its beginning then, behind its steps. `name` tells this sleep from others
-    of the job; by default they are numbered. It is a plain call in async jobs, too. Outside of a job it does
-    nothing. Raises `InvalidStep` for a negative span or one of more than a hundred years.
+    Then the job's function runs from its beginning, past its recorded steps. `name` distinguishes this sleep
+    from others of the job; by default they are numbered. Call it without `await` in async jobs, too. Outside
+    of a job it does nothing. Raises `InvalidStep` for a negative span or one of more than a hundred years.
 
     >>> from packmule import current
     >>> current.sleep(days=3)
@@ -170,13 +170,13 @@ def sleep(
 
 
 def wait_for(name: str, timeout: Span | None = None, default: Any = _NOTHING) -> Any:
-    """The data of the signal `name`, sent by `handle.signal` or `packmule job signal`, before or after this.
+    """Wait for the signal `name` and return its data; `handle.signal` or `packmule job signal` sends it.
 
-    Until it comes, the job holds no process, slot or lock; its function runs from its beginning then, behind
-    its steps. Each wait takes one signal, the first that was sent. If none comes within `timeout` (seconds,
-    a `timedelta`, or a text such as `"1h"`), it returns `default`, or raises `SignalTimeout` if none is
-    given. It is a plain call in async jobs, too. Raises `InvalidStep` outside of a job, unless there is a
-    default.
+    The signal may have been sent before. Until it comes, the job holds no process, slot or lock; then its
+    function runs from its beginning, past its recorded steps. Each wait takes one signal, the first that was
+    sent. If none comes within `timeout` (seconds, a `timedelta`, or a text such as `"1h"`), it returns
+    `default`, or raises `SignalTimeout` if none is given. Call it without `await` in async jobs, too. Raises
+    `InvalidStep` outside of a job, unless there is a default.
 
     >>> from packmule import current
     >>> current.wait_for("approved", timeout=3600, default=None)
@@ -189,7 +189,7 @@ def wait_for(name: str, timeout: Span | None = None, default: Any = _NOTHING) ->
             return default
         raise InvalidStep(f"signal {name!r}: only a job can wait for it; give a default for other callers")
     if name.startswith("step:"):
-        raise InvalidStep(f"signal {name!r}: names that begin with step: answer for steps")
+        raise InvalidStep(f"signal {name!r}: names that begin with step: are reserved for steps")
     steps = job.own_steps()
     earlier = steps.times_asked("signal", name)
     field = f"signal#{earlier + 1}:{name}" if earlier else f"signal:{name}"
@@ -207,7 +207,7 @@ def wait_for(name: str, timeout: Span | None = None, default: Any = _NOTHING) ->
 def _asked(steps: Steps, field: str) -> Kept | None:
     """What is recorded of a field. Raises `InvalidStep` within a step, where it would not be asked again."""
     if (around := inside()) is not None:
-        raise steps.ends_by(InvalidStep(f"{said(field)} is within step {around!r}: put it behind that"))
+        raise steps.ends_by(InvalidStep(f"{said(field)} is inside step {around!r}: move it after that step"))
     return steps.ask(field)
 
 
@@ -278,7 +278,7 @@ def _seconds(what: str, span: Any, parts: dict[str, Any]) -> float:
     if not 0 <= total <= LONGEST_SPAN:
         given = ", ".join([repr(span), *(f"{name}={value!r}" for name, value in parts.items() if value)])
         raise InvalidStep(
-            f"{what}: {given:.200} is no span: give 0 seconds or more, or a text such as '5m', "
+            f"{what}: {given:.200} is not a span: give 0 seconds or more, or a text such as '5m', "
             "at most a hundred years"
         )
     return total

@@ -150,7 +150,7 @@ class EntryWriter:
             raise InvalidCall(f"{job.name}: an argument can't be written as JSON: {error}") from None
         if len(payload) > self.max_bytes:
             raise JobTooLarge(
-                f"{job.name}: the arguments take {len(payload)} bytes, and a job may hold {self.max_bytes}: "
+                f"{job.name}: the arguments take {len(payload)} bytes, but a job may hold {self.max_bytes}: "
                 "put the data in storage and pass its path, or raise PACKMULE_MAX_JOB_BYTES"
             )
         return wire.packed(payload)

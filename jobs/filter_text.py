@@ -64,7 +64,7 @@ def parse(text: str, now: float | None = None) -> JobFilter:
         name = each.field.removeprefix(ARGUMENT) if each.field.startswith(ARGUMENT) else None
         known = given if name is None else args
         if (each.field if name is None else name) in known:
-            raise InvalidWord(f"{each.field} is there twice: leave one", each.start, each.end)
+            raise InvalidWord(f"{each.field} is given twice: keep one", each.start, each.end)
         if name is not None:
             args[name] = each.value
         else:
@@ -84,10 +84,10 @@ def words(text: str) -> list[Word]:
     [Word(field='name', value='report', start=0, end=6), Word(field='queue', value='low', start=7, end=16)]
     """
     if len(text) > LONGEST:
-        raise InvalidWord(f"a filter has {LONGEST:,} characters at most", LONGEST, len(text))
+        raise InvalidWord(f"a filter has at most {LONGEST:,} characters", LONGEST, len(text))
     found = [_word(each[0], *each.span()) for each in _WORD.finditer(text)]
     if len(found) > MOST_WORDS:
-        raise InvalidWord(f"a filter has {MOST_WORDS} words at most", found[MOST_WORDS].start, len(text))
+        raise InvalidWord(f"a filter has at most {MOST_WORDS} words", found[MOST_WORDS].start, len(text))
     return found
 
 
@@ -110,7 +110,7 @@ def without(found: Sequence[Word], *fields: str) -> list[Word]:
 
 def _word(text: str, start: int, end: int) -> Word:
     if not _WHOLE.fullmatch(text):
-        raise InvalidWord(f"{text:.60} has no second quotation mark", start, end)
+        raise InvalidWord(f"{text:.60} has no closing quotation mark", start, end)
     head, colon, rest = _split(text)
     if not colon:
         value = _unquoted(text)
@@ -123,7 +123,7 @@ def _word(text: str, start: int, end: int) -> Word:
             if near
             else f"use {', '.join(FIELDS)}, or args. and an argument's name"
         )
-        raise InvalidWord(f"{field:.60} is nothing to look for: {way_out}", start, end)
+        raise InvalidWord(f"{field:.60} is not a filter: {way_out}", start, end)
     if not value and not field.startswith(ARGUMENT):
         raise InvalidWord(f"{field}: has no value: write {field}:{_EXAMPLES[field]}", start, end)
     return Word(field, value, start, end)

@@ -43,9 +43,9 @@ class FlowStarted(Conflict, RuntimeError):
 class Flow(Batch):
     """A flow of jobs, which is sent to the workers by `start`, or at the end of a `with` block.
 
-    A node begins when all nodes that it comes `after` have ended as they must. The arguments are those of
+    A node begins when all nodes that it comes `after` have ended as required. The arguments are those of
     `Batch.create`. If the block raises, nothing is sent. A flow whose `id` was chosen can be started again by
-    somebody who adds the same nodes in the same order: it is there once.
+    adding the same nodes in the same order: it exists once.
 
     >>> with Flow("import") as flow:  # doctest: +SKIP
     ...     rows = flow.add(fetch.call("a.csv"))
@@ -87,10 +87,10 @@ class Flow(Batch):
         """Add a part, and return what others may come `after`: a job's handle, the last of parts, or a flow.
 
         `after` names nodes of this flow: what `add` returned, some of it in a list, or a mapping of it to
-        what its failure means. That is `on_failure`: "stop" cancels this node and all behind it unless the
-        other finishes; with "go on" this one begins however the other ends; with "run" it is there for the
-        other's failure, and is skipped unless one of those in front fails. Raises `InvalidFlow`, and what
-        `Client.enqueue` does.
+        what its failure means. That is `on_failure`: "stop" cancels this node and all that come after it
+        unless the other finishes; with "go on" this one begins however the other ends; with "run" it handles
+        the other's failure, and is skipped unless one of those before it fails. Raises `InvalidFlow`, and
+        what `Client.enqueue` does.
         """
         plan = self._plan or self._open_plan()
         ends = plan.place(part, plan.edges_to(after, on_failure))
@@ -102,7 +102,7 @@ class Flow(Batch):
         return handles[0] if isinstance(part, Prepared) else handles
 
     def result(self, *nodes: str | Sequence[str]) -> Any:
-        """What stands among a call's arguments for what `nodes` return: one's value, or a list of several.
+        """A placeholder, among a call's arguments, for what `nodes` return: one value, or a list of several.
 
         The call comes after these nodes, even if `after` doesn't name them.
         """
@@ -112,13 +112,13 @@ class Flow(Batch):
     def start(self) -> Self:
         """Send the flow, all or nothing, and return it. Raises what `Client.enqueue` does.
 
-        If the process dies amidst this, the flow never begins, and a scheduler cancels it some minutes later.
+        If the process dies during this, the flow never begins, and a scheduler cancels it some minutes later.
         """
         if self._outer:
-            raise FlowStarted(f"flow {self.id} is a part of flow {self._outer}, and begins with that")
+            raise FlowStarted(f"flow {self.id} is a part of flow {self._outer}, and starts with it")
         plan = self._planned()
         if not plan.parents:
-            raise InvalidFlow("a flow without nodes: add at least one")
+            raise InvalidFlow("the flow has no nodes: add at least one")
         self._plan = None
         try:
             self._write(plan, None)
@@ -131,9 +131,9 @@ class Flow(Batch):
         return self
 
     def retry(self) -> int:
-        """Run the failed nodes again, with those behind them that were canceled; how many failed ones run.
+        """Run failed nodes again, and canceled ones after them; return how many failed ones run.
 
-        Nodes that somebody canceled run again too. Those that finished stay as they are.
+        Nodes that somebody canceled run again too. Finished nodes stay as they are.
         """
         from packmule.jobs import control  # noqa: PLC0415  it loads RQ, which starting a flow does without
 
@@ -157,11 +157,11 @@ class Flow(Batch):
         """Become a part of the flow called `outer`, once. Raises `InvalidFlow`."""
         if self._outer or self._plan is None or self._plan.nested or self.id == outer:
             raise InvalidFlow(
-                f"flow {self.id} can't be a part of flow {outer}: it can be one once, before it starts, "
-                "and one level deep"
+                f"flow {self.id} can't be a part of flow {outer}: a flow can be a part once, before it "
+                "starts, and one level deep"
             )
         if not self._plan.parents:
-            raise InvalidFlow("a flow without nodes: add at least one")
+            raise InvalidFlow("the flow has no nodes: add at least one")
         self._outer = outer
 
     @classmethod
@@ -173,7 +173,7 @@ class Flow(Batch):
 
     @classmethod
     def current(cls) -> Flow | None:
-        """The flow that this code's job is in, or is called back about; None without one."""
+        """The flow that the running job is in, or is the callback of; None without one."""
         id = current.batch_id()
         return cls.at(id) if id else None
 
@@ -215,7 +215,8 @@ class Flow(Batch):
             letters = plan.parents[names[0]]
             if len(letters) > MOST_ADDED:
                 raise InvalidFlow(
-                    f"a node that another adds comes after {MOST_ADDED} at most, not {len(letters)}"
+                    f"a node that a running node adds can come after at most {MOST_ADDED} others, not "
+                    f"{len(letters)}"
                 )
             at_once = min(JOBS_A_TRIP, MOST_ADDED // max(1, len(letters)))
             for first in range(0, len(names), at_once):

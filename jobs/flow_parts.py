@@ -37,9 +37,9 @@ class Group(Parts):
 
 
 def chain(*parts: Part) -> Chain:
-    """Run `parts` one behind another: calls, groups or flows. Each begins when the one before is done.
+    """Run `parts` one after another: calls, groups or flows. Each begins when the one before is done.
 
-    `result` among the arguments of a call is what the part in front returns.
+    `result` among the arguments of a call is what the part before it returns.
 
     >>> from packmule import chain, group, result
     >>> chain(fetch.call("a"), group(parse.call(result), measure.call(result)))  # doctest: +SKIP

@@ -87,11 +87,11 @@ class Plan:
             case Group() if part.parts:
                 return [name for each in part.parts for name in self.place(each, edges, is_group)]
             case Parts():
-                raise InvalidFlow(f"a {type(part).__name__.lower()} without parts: give at least one")
+                raise InvalidFlow(f"a {type(part).__name__.lower()} has no parts: give at least one")
             case Batch() if callable(getattr(part, "be_part_of", None)):
                 return [self._add_flow(cast("Flow", part), dict(edges))]
         raise InvalidFlow(
-            f"{part!r:.200} is no part: give a call such as report.call(42), a chain or group, or a Flow"
+            f"{part!r:.200} is not a part: give a call such as report.call(42), a chain or group, or a Flow"
         )
 
     def edges_to(self, after: Any, on_failure: str) -> dict[str, str]:
@@ -114,7 +114,7 @@ class Plan:
         is_one = name in self.parents or (self.is_open and (name != id or id.startswith(NESTED)))
         if not is_one:
             raise InvalidFlow(
-                f"no node of flow {self.id} is called {id!r:.200}: add it first, and name what add returns"
+                f"no node of flow {self.id} is called {id!r:.200}: add it first, and pass what add() returns"
             )
         return name
 
@@ -151,7 +151,7 @@ class Plan:
             )
             if (count := sum(len(take.names) for take in takes)) > handed.MOST_TAKEN:
                 raise InvalidFlow(
-                    f"{part.job.name}: the call takes {count} results, and {handed.MOST_TAKEN} are the most"
+                    f"{part.job.name}: the call takes {count} results, over the limit of {handed.MOST_TAKEN}"
                 )
             self.taken.update(name for take in takes for name in take.names)
             made = writer.write_taking((args, kwargs), handed.encode(takes))
@@ -170,13 +170,13 @@ class Plan:
         edges.update((name, STOP) for name in names if name not in edges)
         if not 0 < len(names) <= handed.MOST_TAKEN or any(name.startswith(NESTED) for name in names):
             raise InvalidFlow(
-                f"{part.job.name}: {taken!r:.100} must be of 1 to {handed.MOST_TAKEN} calls in front of it"
+                f"{part.job.name}: {taken!r:.100} must come from 1 to {handed.MOST_TAKEN} calls before it"
             )
         return names
 
     def _add_flow(self, flow: Flow, edges: dict[str, str]) -> str:
         if self.is_open:
-            raise InvalidFlow(f"flow {self.id} has begun, and takes no other as a part any more")
+            raise InvalidFlow(f"flow {self.id} has started, and takes no more parts")
         flow.be_part_of(self.id)
         name = f"{NESTED}{flow.id}"
         self._enter(name, edges)
@@ -187,7 +187,8 @@ class Plan:
         self._edges += len(edges)
         if len(self.parents) == MOST_NODES or self._edges > MOST_EDGES:
             raise InvalidFlow(
-                f"a flow has {MOST_NODES:,} nodes and {MOST_EDGES:,} edges at most: make several, or a batch"
+                f"a flow has {MOST_NODES:,} nodes and {MOST_EDGES:,} edges at most: make several flows, or "
+                "a batch"
             )
         self.parents[name] = edges
 
@@ -228,7 +229,7 @@ def flat(nodes: Any) -> Iterator[str]:
         for each in nodes:
             yield from flat(each)
     else:
-        raise InvalidFlow(f"{nodes!r:.200} is no node: name what add returns")
+        raise InvalidFlow(f"{nodes!r:.200} is not a node: pass what add() returns")
 
 
 def _refuse_unfit(name: str, options: Options, is_skipped: bool) -> None:
@@ -236,10 +237,8 @@ def _refuse_unfit(name: str, options: Options, is_skipped: bool) -> None:
     named = (options.job_id, options.batch, options.after)
     if options.is_scheduled or options.is_unique or named != (None, None, None):
         raise InvalidOption(
-            f"{name}: a flow says when its jobs run and which they are: leave delay, at, after, unique, "
-            "debounce, throttle, job_id and batch out"
+            f"{name}: a flow decides when its jobs run and which they are: omit delay, at, after, unique, "
+            "debounce, throttle, job_id and batch"
         )
     if is_skipped:
-        raise InvalidOption(
-            f"{name}: a singleton that is skipped while there is one can't be in a flow: use the policy wait"
-        )
+        raise InvalidOption(f"{name}: a singleton with the policy skip can't be in a flow: use wait")

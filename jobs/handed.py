@@ -21,9 +21,9 @@ FEW = 3
 
 
 class Handed:
-    """Stands among the arguments of a call for what `nodes`, job ids, return: a list of it if `is_list`.
+    """A placeholder, among a call's arguments, for what `nodes` (job ids) return: a list if `is_list`.
 
-    Without nodes it is what those in front of the call return. With a `field`, it is that field of each.
+    Without nodes, it is what the parts before the call return. With a `field`, it is that field of each.
     """
 
     __slots__ = ("field", "is_list", "nodes")
@@ -152,11 +152,11 @@ def _value(name: str, text: str | None, field: str | None) -> Any:
     if text is None:
         return None
     if text == "?":
-        raise NotHanded(f"the result of node {name} is not kept any more: give that job a longer result_ttl")
+        raise NotHanded(f"the result of node {name} is no longer kept: give that job a longer result_ttl")
     if text == "!":
         raise NotHanded(
-            f"the result of node {name} is too large to be handed on (64 KiB each, 256 KiB in all): "
-            "let it put the data in storage, and return the path"
+            f"the result of node {name} is too large to hand on (64 KiB each, 256 KiB in all): "
+            "have it put the data in storage and return the path"
         )
     value = reader.collected(text)[0]
     if field is None:

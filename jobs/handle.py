@@ -39,9 +39,9 @@ class JobCanceled(JobFailed):
 
 
 class JobHandle(str):
-    """The id of a job, with what can be asked of it; wherever a text is taken, it is the plain id.
+    """The id of a job, with methods to read and control the job; it is a `str` of the plain id.
 
-    Each look is one round trip to the server of the client that made the handle, and raises `NoSuchJob` when
+    Each read is one round trip to the server of the client that made the handle, and raises `NoSuchJob` once
     the job's time to live is over. The methods that begin with `a`, and `await_end`, are for coroutines: they
     never block the event loop, and no thread waits while the job runs.
 
@@ -67,7 +67,7 @@ class JobHandle(str):
         return str, (str(self),)
 
     def refresh(self) -> JobInfo:
-        """All that is known of the job now: arguments, times, attempts, progress, result and error."""
+        """Everything known about the job now: arguments, times, attempts, progress, result and error."""
         return self.client.read(self)
 
     @property
@@ -80,43 +80,43 @@ class JobHandle(str):
 
     @property
     def progress(self) -> Progress | None:
-        """How far the job says it is: `done` of `total` units, with a message; None before its first word."""
+        """The job's progress: `done` of `total` units, with a message; None before its first report."""
         return self.refresh().progress
 
     def wait(self, timeout: Span | None = None) -> JobInfo:
-        """Wait until the job has ended, however it does, and return all that is known of it.
+        """Wait until the job has ended in any way, and return everything known about it.
 
-        Raises `TimeoutError` if `timeout` seconds are not enough.
+        Raises `TimeoutError` after `timeout` seconds.
         """
         return self.client.wait(self, timeout)
 
     def result(self, timeout: Span | None = None) -> Any:
         """Wait until the job has finished and return its value, as JSON carries it (a date is a text).
 
-        Raises `JobRaised` if it failed, `JobCanceled` if it was canceled or stopped, `TimeoutError` if
-        `timeout` seconds are not enough, and `NoSuchJob` if its result was kept for a shorter time.
+        Raises `JobRaised` if it failed, `JobCanceled` if it was canceled or stopped, `TimeoutError` after
+        `timeout` seconds, and `NoSuchJob` if its result was kept for a shorter time.
         """
         return _value(self.wait(timeout))
 
     def logs(self, level: str = "debug") -> Logs:
-        """The lines that are kept of the job's log, from `level` on: what it logged in all its attempts.
+        """The stored lines of the job's log, from `level` up: what it logged in all its attempts.
 
         Each has `at`, `level`, `text`, `fields` and `attempt`. Raises `UnknownLevel`.
         """
         return self.client.logs(self, level)
 
     def follow_logs(self, level: str = "debug", cursor: str = "0-0/0") -> Watch[Line]:
-        """Iterate over the lines of the job's log, those that are kept and then live, until the job ends.
+        """Iterate over the lines of the job's log, the stored ones and then live, until the job ends.
 
         Use `for` in a thread and `async for` in a coroutine. Raises `UnknownLevel` and `InvalidCursor`.
         """
         return self.client.follow_logs(self, level, cursor)
 
     def output(self, cursor: str = "0-0/0") -> Watch[Any]:
-        """Iterate over what the job emits, what is kept and then live, until the job ends.
+        """Iterate over what the job emits, the stored chunks and then live, until the job ends.
 
         Use `for` in a thread and `async for` in a coroutine. The watch's `dropped` counts the chunks that
-        were gone before they could be read, and its `cursor` is where another watch may go on. Raises
+        were gone before they could be read, and its `cursor` is where another watch can continue. Raises
         `InvalidCursor`.
 
         >>> for chunk in handle.output():  # doctest: +SKIP
@@ -127,8 +127,8 @@ class JobHandle(str):
     def cancel(self, timeout: Span = 5.0) -> str:
         """Cancel the job, or stop it if it runs, and return its status then.
 
-        That is `canceled`, `stopped`, or the one with which it had ended before. Raises `NotCanceled` if it
-        still runs after `timeout` seconds.
+        That is `canceled`, `stopped`, or the status with which it had already ended. Raises `NotCanceled` if
+        it still runs after `timeout` seconds.
         """
         return self.client.cancel(self, timeout)
 
@@ -137,19 +137,20 @@ class JobHandle(str):
         self.client.retry(self)
 
     def signal(self, name: str, data: Any = None) -> str:
-        """Send the job the signal `name`, for which it may wait by `current.wait_for`, with data for JSON.
+        """Send the job the signal `name`, for which it may wait with `current.wait_for`, with JSON data.
 
-        Returns `woken` if the job waited for it, or `kept` if it gets it when it asks. Raises `NotSignaled`
-        if the job has ended, or keeps too many signals, and `InvalidSignal` for data that can't be sent.
+        Returns `woken` if the job waited for it, or `kept` if the job gets it when it asks. Raises
+        `NotSignaled` if the job has ended, or keeps too many signals, and `InvalidSignal` for data that can't
+        be sent.
         """
         return self.client.signal(self, name, data)
 
     def read_token(self, seconds: Span = 600.0, *, output: bool = True) -> str:
-        """A token with which the HTTP API shows this job, and nothing else, to somebody for `seconds`.
+        """A token that lets its bearer read this job, and nothing else, over the HTTP API for `seconds`.
 
-        Give it to an application's user, whose browser follows the job by it: its status and progress, and
-        with `output` what it emits and returns, but never arguments, logs or tracebacks. It is good for a day
-        at most. Raises `InvalidToken`.
+        Give it to an application's user, whose browser follows the job with it: its status and progress, and
+        with `output` what it emits and returns, but never arguments, logs or tracebacks. It is valid for a
+        day at most. Raises `InvalidToken`.
         """
         from packmule.jobs.read_tokens import read_token  # noqa: PLC0415  most jobs have none
 
@@ -204,7 +205,7 @@ class JobHandle(str):
 
 
 class JobHandles(list[JobHandle]):
-    """The handles of many jobs, one a call; `held` are the positions of the calls that made no job.
+    """The handles of many jobs, one per call; `held` are the positions of the calls that made no job.
 
     The handle of such a call is that of the job that holds its place: with `debounce` it has taken over the
     call's arguments, without it keeps its own.

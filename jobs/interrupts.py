@@ -8,8 +8,8 @@ from packmule.jobs.spans import Span, in_seconds
 class Retry(Exception):
     """Raise this in a job to run it again for a `reason`, `after` some seconds.
 
-    That may be a `timedelta` or a text such as `"5m"`, too. It uses none of the job's retries. `limit` bounds
-    the attempts: the one that reaches it fails.
+    `after` may also be a `timedelta` or a text such as `"5m"`. This uses none of the job's retries. `limit`
+    bounds the attempts: the one that reaches it fails.
 
     >>> from packmule import Retry
     >>> raise Retry(after=30, reason="the report is not ready yet", limit=20)

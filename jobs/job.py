@@ -91,7 +91,7 @@ class JobCall(Generic[P]):
         return _client_class().default().send(self.job, [(args, kwargs)], self.changed)[0]
 
     def enqueue_many(self, calls: Calls) -> JobHandles:
-        """Enqueue one job a call, hundreds a round trip, and return their handles in order.
+        """Enqueue one job per call, hundreds per round trip, and return their handles in order.
 
         Each call is a mapping of argument names, or a sequence of positional arguments.
         """
@@ -136,10 +136,10 @@ def job(function: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
     >>> report("2026-11")
     '1 of 2026-11'
 
-    `report.enqueue("2026-11")` hands it to a worker, and
-    `report.options(delay=60, queue="high").enqueue("2026-11", copies=2)` changes options for one enqueue.
-    Raises `InvalidOption` for a setting that can't be meant, and `InvalidJob` for a function that a worker
-    could not import or whose arguments JSON can't carry.
+    `report.enqueue("2026-11")` hands it to a worker, and `report.options(delay=60,
+    queue="high").enqueue("2026-11", copies=2)` changes options for one enqueue. Raises `InvalidOption` for an
+    invalid setting, and `InvalidJob` for a function that a worker could not import or whose arguments JSON
+    can't carry.
     """
     refuse_unknown(settings, SETTINGS)
     traits = Traits(**{name: settings.pop(name) for name in TRAITS if name in settings})

@@ -32,15 +32,15 @@ _read_records = Script("jobs", "read_records")
 
 
 class InvalidFilter(UsageError, ValueError):
-    """A filter names a status that there isn't, or a time or an argument that makes no sense."""
+    """A filter names an unknown status, or an invalid time or argument."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs are meant: those that fit all that is given.
+    """Selects jobs: those that match all given fields.
 
-    `name` is a function's dotted name or its end (`report` fits `shop.jobs.report`), `error` the class of the
-    error without its module, or a part of its last line such as `disk is full`, `id` how an id begins,
+    `name` is a function's dotted name or its end (`report` matches `shop.jobs.report`), `error` the class of
+    the error without its module, or a part of its last line such as `disk is full`, `id` how an id begins,
     `fingerprint` an error of which it failed last. `since` and `until` are Unix seconds or `datetime`s: when
     the job began if it runs, or when it or its last attempt ended, or when it was made. `args` are arguments
     by name, or by position from 0, as text: other values than texts as JSON. Positional arguments have names

@@ -31,7 +31,7 @@ class InvalidJob(UsageError, TypeError):
 
 
 class JobSettings(JobOptions, total=False):
-    """What `@job(...)` takes: the options that its jobs start from, and traits that hold for all of them."""
+    """What `@job(...)` accepts: default options for its jobs, and traits that apply to all of them."""
 
     give_up_on: tuple[type[BaseException], ...]
     """Exceptions that are never retried."""
@@ -123,17 +123,17 @@ class Traits:
             if bound is not None and (not isinstance(bound, int | float) or bound <= 0):
                 raise InvalidJob(f"{name}={bound!r}: give a number above 0")
             if bound is not None and not self.isolate:
-                raise InvalidJob(f"{name} is for jobs in a process of their own: add isolate=True")
+                raise InvalidJob(f"{name} needs a process for each job: add isolate=True")
         if not isinstance(self.reuse, int) or not 1 <= self.reuse <= MOST_REUSE:
             raise InvalidJob(f"reuse={self.reuse!r}: give a whole number from 1 to {MOST_REUSE:,}")
         if (self.reuse != 1 or self.network is not True) and not self.isolate:
-            raise InvalidJob("reuse and network are for jobs in a process of their own: add isolate=True")
+            raise InvalidJob("reuse and network need a process for each job: add isolate=True")
         if self.check is not None and not callable(self.check):
             raise InvalidJob(f"check={self.check!r}: give a function that takes the job's arguments")
         if not isinstance(self.version, int | str | None) or not self.version_text.isprintable():
             raise InvalidJob(f"version={self.version!r}: give a number or a printable text")
         if self.cron is None and self.every is None and (self.tz is not None or self.schedule is not None):
-            raise InvalidJob("tz and schedule are for a job that the clock enqueues: add cron or every")
+            raise InvalidJob("tz and schedule are for scheduled jobs: add cron or every")
 
     def leaves_network(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call may connect until it leaves the network itself."""
@@ -281,9 +281,7 @@ def job_type(
     try:
         arguments = arguments_type(signature, hints)
     except (TypeError, RuntimeError) as error:
-        raise InvalidJob(
-            f"{name} can't be a job: its arguments must be what JSON can carry ({error})"
-        ) from None
+        raise InvalidJob(f"{name} can't be a job: its arguments must be JSON values ({error})") from None
     is_async = inspect.iscoroutinefunction(function)
     traits = traits or Traits()
     if is_async and traits.isolate:

@@ -64,8 +64,8 @@ class Cost(NamedTuple):
             raise UnfitCost(f"the argument {self.argument} is a cost: give a number above 0, not {shown}")
         if value > most:
             raise UnfitCost(
-                f"the argument {self.argument} costs {f'{value:,}'[:LONGEST_SHOWN]}, and {limit} allows "
-                f"{most:,} at most: the job could never run"
+                f"the argument {self.argument} costs {f'{value:,}'[:LONGEST_SHOWN]}, but {limit} allows at "
+                f"most {most:,}: the job could never run"
             )
         return math.ceil(value)
 
@@ -178,8 +178,8 @@ def _slots(text: int | str, signature: inspect.Signature) -> Slots:
     number, by, key = (found["value"] if found else rest).partition(" by ")
     if by and (re.search(r"\bper\s+host\b", rest) or key.strip() == "host"):
         raise InvalidLimit(
-            f"concurrency={text!r}: a limit of each machine ends in 'per host', and one of each value of an "
-            "argument in 'by {host}', say; it can't be both"
+            f"concurrency={text!r}: end with 'per host' for a limit per machine, or with 'by {{host}}' for "
+            "a limit per value of an argument, not with both"
         )
     most = MOST_WEIGHTED_SLOTS if cost else MOST_SLOTS
     if isinstance(text, bool) or not number.strip().isdecimal() or not 1 <= int(number) <= most:

@@ -33,13 +33,13 @@ _UNIQUE_SPANS = ("unique_ttl", "debounce", "debounce_limit", "throttle")
 
 
 class InvalidOption(UsageError, ValueError):
-    """An option has a value that can't be meant; nothing was enqueued."""
+    """An option has an invalid value; nothing was enqueued."""
 
 
 class JobOptions(TypedDict, total=False):
-    """What a job may ask for: in `@job(...)` for each of its jobs, in `.options(...)` for one enqueue.
+    """The options of a job: set in `@job(...)` for all its calls, in `.options(...)` for one enqueue.
 
-    Spans are seconds, a `timedelta`, or a text such as `"5m"`. An option that is None or left out comes from
+    Spans are seconds, a `timedelta`, or a text such as `"5m"`. An option that is None or omitted comes from
     the decorator, then from the defaults named here.
     """
 
@@ -236,7 +236,9 @@ def _is_template(value: Any) -> bool:
 def _check_names(options: Options) -> None:
     """Raise `InvalidOption` for what can't be a queue's name or a job's id."""
     if options.queue is not None and queue_name(queue_key(options.queue)) is None:
-        raise InvalidOption(f"queue={options.queue!r}: that is a band of a queue: give priority instead")
+        raise InvalidOption(
+            f"queue={options.queue!r}: that is a priority band of a queue: give priority instead"
+        )
     if options.job_id is not None and not JOB_ID.fullmatch(options.job_id):
         raise InvalidOption(f"job_id={options.job_id!r}: use up to 200 letters, digits, _ and -")
 
@@ -255,7 +257,7 @@ def _check_after(options: Options) -> None:
         raise InvalidOption(f"after: give 1 to {MOST_PARENTS} jobs, each once")
     if options.is_scheduled:
         raise InvalidOption(
-            "a job waits for others or for a time: leave after out, or delay, at and debounce"
+            "a job waits for others or for a time: omit after, or omit delay, at and debounce"
         )
 
 
@@ -264,7 +266,9 @@ def _check_batch(options: Options) -> None:
     if options.batch is not None and not JOB_ID.fullmatch(options.batch):
         raise InvalidOption(f"batch={options.batch!r}: give the id of a batch")
     if options.batch is not None and options.is_debounced:
-        raise InvalidOption("a debounced job may be replaced by one of another batch: leave one of them out")
+        raise InvalidOption(
+            "a debounced job may be replaced by one of another batch: give debounce or batch, not both"
+        )
 
 
 def _check_unique(options: Options) -> None:
@@ -278,13 +282,13 @@ def _check_unique(options: Options) -> None:
     if len(given) > 1:
         raise InvalidOption(f"give {' or '.join(given)}, not both")
     if options.debounce_limit is not None and options.debounce is None:
-        raise InvalidOption("debounce_limit bounds the wait of debounce: give that too")
+        raise InvalidOption("debounce_limit bounds debounce: give debounce too")
     if options.debounce is None:
         return
     if options.debounce_limit is not None and in_seconds(options.debounce_limit) < in_seconds(
         options.debounce
     ):
-        raise InvalidOption(f"debounce_limit={options.debounce_limit!r}: give no less than debounce")
+        raise InvalidOption(f"debounce_limit={options.debounce_limit!r}: give at least debounce")
     for name in ("delay", "at", "job_id"):
         if getattr(options, name) is not None:
-            raise InvalidOption(f"debounce says when the job runs and which it is: leave {name} out")
+            raise InvalidOption(f"debounce sets when the job runs and which it is: omit {name}")

@@ -76,7 +76,7 @@ def ages(client: Redis, queues: Sequence[str]) -> dict[str, float]:
 
 
 def pause(client: Redis, queue: str) -> bool:
-    """Keep all workers from taking jobs of `queue`; False if it was paused already.
+    """Keep all workers from taking jobs of `queue`; False if it was already paused.
 
     Running jobs run to their end, and jobs can still be enqueued.
     """

@@ -93,7 +93,7 @@ class JobInfo:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more happens to the job by itself."""
+        """Whether the job has ended, so that nothing more happens to it by itself."""
         return self.status in wire.ENDED
 
     @property

@@ -66,7 +66,7 @@ def level_number(level: str) -> int:
         return LEVELS[level]
     except (KeyError, TypeError):
         names = ", ".join(LEVELS)
-        raise UnknownLevel(f"{level!r:.100} is no level: use one of {names}") from None
+        raise UnknownLevel(f"{level!r:.100} is not a level: use one of {names}") from None
 
 
 def level_name(number: int) -> str:
@@ -94,7 +94,7 @@ def chunk(value: Any) -> bytes:
     written = wire.encode_value(_sound(value) if type(value) is str and not value.isascii() else value)
     if len(written) > MOST_CHUNK_BYTES:
         raise ChunkTooLarge(
-            f"the chunk takes {len(written)} bytes, and {MOST_CHUNK_BYTES} are the most: emit it in pieces"
+            f"the chunk takes {len(written)} bytes, over the limit of {MOST_CHUNK_BYTES}: emit it in pieces"
         )
     return written
 

@@ -143,9 +143,7 @@ def known(client: Redis, names: Iterable[str]) -> list[StoredSchedule]:
     wanted = list(dict.fromkeys(names))
     found = {entry.name: entry for entry in entries(client, wanted)}
     if unknown := [repr(name) for name in wanted if name not in found]:
-        raise NoSuchSchedule(
-            f"no schedule is called {' or '.join(unknown)}: packmule schedule list lists them"
-        )
+        raise NoSuchSchedule(f"no schedule is called {' or '.join(unknown)}: see packmule schedule list")
     return [found[name] for name in wanted]
 
 

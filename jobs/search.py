@@ -66,7 +66,7 @@ def search(
     ['2a9f', '17cc']
     """
     if type(limit) is not int or not 1 <= limit <= MOST:
-        raise InvalidPage(f"a page of {limit!r:.100} jobs: use 1 to {MOST:,}")
+        raise InvalidPage(f"limit={limit!r:.100}: a page has 1 to {MOST:,} jobs")
     wanted = wanted or JobFilter()
     after = _Position.parse(cursor)
     newest = after.at if after else None
@@ -113,7 +113,9 @@ class _Position(NamedTuple):
             return None
         found = re.fullmatch(r"(\d{1,16})(?:-(.*))?", cursor, re.DOTALL | re.ASCII)
         if not found:
-            raise InvalidPage(f"no page begins at {cursor!r:.100}: give the cursor of the page before")
+            raise InvalidPage(
+                f"cursor {cursor!r:.100} is not valid: give the one that the previous page returned"
+            )
         return cls(int(found[1]), found[2] or "")
 
     def __str__(self) -> str:

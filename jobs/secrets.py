@@ -36,9 +36,9 @@ _WRAPPERS = (typing.Required, typing.NotRequired, typing.ClassVar, typing.Final)
 
 
 class Secret:
-    """Marks an argument, a field or a result that people shall not see: `Annotated[str, Secret]`.
+    """Marks an argument, a field or a result that people must not see: `Annotated[str, Secret]`.
 
-    Pages, lists, texts of errors and a job's log have `(hidden)` in its place.
+    Pages, lists, error texts and a job's log show `(hidden)` in its place.
 
     >>> @job
     ... def connect(user: str, password: Annotated[str, Secret]) -> None: ...  # doctest: +SKIP

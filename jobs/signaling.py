@@ -53,12 +53,12 @@ def signal(client: Redis, id: str, name: str, data: Any = None) -> Literal["woke
         raise no_such_job(id)
     if verdict == "full":
         raise NotSignaled(
-            f"job {id} keeps {MOST_SIGNALS} signals and {MOST_BYTES // KIB} KiB of their data at most "
-            "until it asks: send this one later"
+            f"job {id} holds at most {MOST_SIGNALS} signals and {MOST_BYTES // KIB} KiB of data until it "
+            "asks for them: send this one later"
         )
     if verdict == "unasked":
         raise NotSignaled(
-            f"job {id} doesn't wait for {name}: it asks if a run finds that step without an end"
+            f"job {id} doesn't wait for {name}: it does so only if a run finds that step unfinished"
         )
     if verdict not in ("woken", "kept"):
         raise has_ended(id, verdict)
@@ -67,7 +67,7 @@ def signal(client: Redis, id: str, name: str, data: Any = None) -> Literal["woke
 
 def has_ended(id: str, status: str) -> NotSignaled:
     """The error to raise for a signal to a job that has ended."""
-    return NotSignaled(f"job {id} is {status}: only a job that has yet to end takes signals")
+    return NotSignaled(f"job {id} is {status}: only jobs that have not ended take signals")
 
 
 def written(name: str, data: Any) -> bytes:
@@ -79,9 +79,9 @@ def written(name: str, data: Any) -> bytes:
         raise InvalidSignal(f"signal {name!r}: its data can't be written as JSON: {error}") from None
     if len(encoded) > MOST_DATA_BYTES:
         raise InvalidSignal(
-            f"signal {name!r}: its data takes {len(encoded)} bytes, and {MOST_DATA_BYTES} are the most: "
-            "leave the data in storage and send its path"
+            f"signal {name!r}: its data takes {len(encoded)} bytes, over the limit of {MOST_DATA_BYTES}: "
+            "put the data in storage and send its path"
         )
     if name.startswith("step:") and data != "again" and not (isinstance(data, dict) and [*data] == ["done"]):
-        raise InvalidSignal(f'signal {name!r} answers for a step: its data is "again" or {{"done": result}}')
+        raise InvalidSignal(f'signal {name!r} settles a step: its data is "again" or {{"done": result}}')
     return encoded

@@ -138,7 +138,7 @@ class Steps:
             if self._asked[field].endswith("0"):
                 self._check(field)
             if kept is None and (len(self._kept) >= MOST_STEPS or self._bytes > MOST_BYTES):
-                most = f"a job has {MOST_STEPS} at most, and they take {MOST_BYTES} bytes at most"
+                most = f"a job has at most {MOST_STEPS}, of at most {MOST_BYTES} bytes in all"
                 raise self.ends_by(StepNotKept(f"{said(field)} is one too many: {most}"))
         return kept
 
@@ -150,9 +150,7 @@ class Steps:
         try:
             return _decode(text)
         except UNREADABLE as error:
-            raise self.ends_by(
-                StepsUnreadable(f"what is recorded of {said(field)} makes no sense: {error}")
-            ) from None
+            raise self.ends_by(StepsUnreadable(f"the record of {said(field)} is corrupt: {error}")) from None
 
     def written(self, value: Any, field: str) -> bytes:
         """The result of `field` as JSON. Raises `StepNotKept`."""
@@ -163,8 +161,8 @@ class Steps:
         if self._bytes + _size(field, encoded) > MOST_BYTES:
             raise self.ends_by(
                 StepNotKept(
-                    f"{said(field)} returned {len(encoded)} bytes, and all steps of a job take {MOST_BYTES} "
-                    "at most: leave the data in storage and return its path"
+                    f"{said(field)} returned {len(encoded)} bytes, but all steps of a job may take "
+                    f"{MOST_BYTES}: put the data in storage and return its path"
                 )
             )
         self._bytes += _size(field, encoded)
@@ -176,7 +174,7 @@ class Steps:
         if began >= self.retried_at:
             raise self.ends_by(
                 StepUnknown(
-                    f"{said(field)} began at {wire.time_text(began)}, and its end is unknown: find out "
+                    f"{said(field)} began at {wire.time_text(began)}, and its outcome is unknown: find out "
                     f"what it did; packmule job retry {id} runs it again"
                 )
             )

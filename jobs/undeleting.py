@@ -127,7 +127,7 @@ def _refusal(copy: Copy) -> NotUndeleted | None:
         reason = f"it was {copy.status or 'without a status'}"
     elif copy.status in ("scheduled", "deferred") and not copy.registry:
         reason = "nothing said when it was due"
-    return NotUndeleted(f"job {copy.id} can't be put back: {reason}") if reason else None
+    return NotUndeleted(f"job {copy.id} can't be restored: {reason}") if reason else None
 
 
 def _judge(id: str, verdict: str) -> NotUndeleted | None:
@@ -139,7 +139,7 @@ def _judge(id: str, verdict: str) -> NotUndeleted | None:
         "unreadable": "this server can't read its copy",
     }
     reason = reasons.get(verdict) or f"job {verdict.removeprefix('held ')} holds its place"
-    return NotUndeleted(f"job {id} can't be put back: {reason}")
+    return NotUndeleted(f"job {id} can't be restored: {reason}")
 
 
 def _keys(id: str) -> tuple[str, ...]:

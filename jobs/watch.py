@@ -78,7 +78,7 @@ class Watch(Generic[T]):
 
     def __init__(self, client: Redis, id: str, key: str, read: Read[T], cursor: str = BEGINNING) -> None:
         if not _CURSOR.fullmatch(cursor):
-            raise InvalidCursor(f"{cursor!r:.100} is no cursor: use the `cursor` of a watch, or leave it out")
+            raise InvalidCursor(f"{cursor!r:.100} is not a cursor: use the `cursor` of a watch, or omit it")
         self.dropped = 0
         """How many lines or chunks were gone before they could be read."""
         self._client = client
@@ -285,4 +285,4 @@ def output(client: Redis, id: str, cursor: str = BEGINNING) -> Watch[Any]:
 def _unreadable(id: str, error: ResponseError) -> NoSuchJob:
     if "WRONGTYPE" not in str(error):
         raise error  # the server is busy or refuses: the job may well be there
-    return NoSuchJob(f"what job {id} said can't be read: {error}")
+    return NoSuchJob(f"the logs and output of job {id} can't be read: {error}")

@@ -165,9 +165,7 @@ def _key(fingerprint: str) -> str:
 
 
 def _no_such(fingerprint: str) -> NoSuchError:
-    return NoSuchError(
-        f"no error has the fingerprint {fingerprint}: packmule errors list --state all shows them"
-    )
+    return NoSuchError(f"no error has the fingerprint {fingerprint}: see packmule errors list --state all")
 
 
 def _slots(now: float, hours: int) -> list[int]:

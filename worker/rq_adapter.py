@@ -74,7 +74,7 @@ class Worker(BaseWorker):
         if rq_options.get("serializer") is None and not self.trusts_all:
             rq_options["serializer"] = JSONSerializer
         if rq_options.get("disable_default_exception_handler"):
-            raise Unsupported("failed jobs are always recorded: leave disable_default_exception_handler out")
+            raise Unsupported("failed jobs are always recorded: omit disable_default_exception_handler")
         super().__init__(queues, name=name, connection=connection, **rq_options)
         self.options = options or WorkerOptions()
         self.lock_nodes = lock_nodes

@@ -180,7 +180,9 @@ class PackmuleBackend(BaseTaskBackend):  # type: ignore[misc]
     def _task_of(self, job: JobInfo) -> Task:
         task = self._tasks.get(job.name)
         if task is None:
-            raise TaskResultDoesNotExist(f"{job.id} is a job of {job.name}, which is no task of this backend")
+            raise TaskResultDoesNotExist(
+                f"{job.id} is a job of {job.name}, which is not a task of this backend"
+            )
         if self.queues and job.queue not in self.queues:
             return task
         return replace(task, queue_name=job.queue, priority=job.priority)

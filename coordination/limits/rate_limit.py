@@ -150,8 +150,6 @@ class SlidingWindow(RateLimit):
                 f"{self.rate}: a sliding window counts up to {LARGEST_WINDOW:,} events: use a TokenBucket"
             )
         if self.rate.burst != self.rate.limit:
-            raise ValueError(
-                f"{self.rate}: a sliding window has no burst: leave it out, or use a TokenBucket"
-            )
+            raise ValueError(f"{self.rate}: a sliding window has no burst: omit it, or use a TokenBucket")
         self.most = self.rate.limit
         self._numbers = self.rate.limit, self.rate.period_us

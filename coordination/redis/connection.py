@@ -131,7 +131,7 @@ def checked(client: object) -> redis.Redis:
     """`client`, if it is a `redis.Redis` whose replies are bytes. Raises `InvalidClient`."""
     if not isinstance(client, redis.Redis):
         raise InvalidClient(
-            f"a {type(client).__name__} is no server: give a redis.Redis, or Settings(redis_url=...)"
+            f"a {type(client).__name__} is not a Redis client: give a redis.Redis, or Settings(redis_url=...)"
         )
     if client.get_encoder().decode_responses:
         raise InvalidClient("jobs are read as bytes: make the redis.Redis without decode_responses")

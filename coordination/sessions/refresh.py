@@ -122,8 +122,8 @@ class RefreshTokens:
         outcome, *known = _use(self.client, [self._prefix + hashed(family)], args)
         if outcome == b"reused":
             raise TokenReused(
-                f"a refresh token of {as_text(known[1])!r:.120} was used twice: all that follow it are over, "
-                "log in again"
+                f"a refresh token of {as_text(known[1])!r:.120} was used twice: all tokens issued from it "
+                "are revoked, log in again"
             )
         if outcome == b"over":
             return None

@@ -139,7 +139,7 @@ class Sessions:
         about = [origin[:LONGEST_ORIGIN], agent[:LONGEST_AGENT], encoded(data or {})]
         about[:2] = [text.encode(errors="replace").decode() for text in about[:2]]
         if not _start(self.client, keys, [hashed(id), user, by, ending, *spans, *about, self.ending_ms]):
-            raise SessionsEnded(f"all sessions of {user!r:.120} were ended meanwhile: log in again")
+            raise SessionsEnded(f"all sessions of {user!r:.120} have ended in the meantime: log in again")
         return id
 
     def read(self, id: str) -> Session | None:
@@ -211,7 +211,7 @@ def encoded(data: Mapping[str, Any]) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidSession(f"a session's data must be a JSON object: {error}") from None
     if len(text) > MOST_DATA:
-        raise InvalidSession(f"a session's data have {len(text):,} bytes: {MOST_DATA:,} are the most")
+        raise InvalidSession(f"a session's data has {len(text):,} bytes, over the limit of {MOST_DATA:,}")
     return text
 
 

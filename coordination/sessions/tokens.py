@@ -140,7 +140,7 @@ class Tokens:
     def revoke(self, name: str) -> None:
         """End the token of that name at once. Raises `NoSuchToken`."""
         if not _revoke(self.client, [self._names], [named(name), self._prefix]):
-            raise NoSuchToken(f"no token is called {name!r}: packmule token list")
+            raise NoSuchToken(f"no token is called {name!r}: see packmule token list")
 
     def all(self) -> list[Grant]:
         """The listed tokens that live, by name, in two round trips."""
@@ -161,7 +161,7 @@ class Tokens:
             case b"taken":
                 raise TokenExists(f"a token called {listed_as!r} exists: revoke it, or choose another name")
             case b"full":
-                raise TokenExists(f"there are {MOST_NAMED:,} tokens, which is the most: revoke some")
+                raise TokenExists(f"there are {MOST_NAMED:,} tokens, the maximum: revoke some")
         return token
 
 

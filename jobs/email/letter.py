@@ -20,7 +20,7 @@ class InvalidMessage(UsageError, ValueError):
 def check_cid(cid: str) -> None:
     """Refuse a name by which no HTML can show an image. Raises `InvalidMessage`."""
     if not _CID.fullmatch(cid):
-        raise InvalidMessage(f"the image's name {cid[:80]!r} may have letters, digits and . _ -")
+        raise InvalidMessage(f"the image's name {cid[:80]!r} may have only letters, digits and . _ -")
 
 
 class Mailbox(NamedTuple):

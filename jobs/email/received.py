@@ -96,16 +96,16 @@ def read(content: bytes) -> Received:
 def parsed(content: bytes) -> Message:
     """The standard library's message of a mail that has bounded parts. Raises `UnreadableMail`."""
     if len(content) > MOST_BYTES:
-        raise UnreadableMail(f"the mail has {len(content):,} bytes; up to {MOST_BYTES:,} are taken apart")
+        raise UnreadableMail(f"the mail has {len(content):,} bytes; only {MOST_BYTES:,} are parsed")
     for count, _ in enumerate(_BOUNDARY.finditer(content), 1):
         if count > MOST_BOUNDARIES:
             raise UnreadableMail(f"the mail has over {MOST_BOUNDARIES:,} lines that may begin a part")
     if why := _takes_long(content):
-        raise UnreadableMail(f"the mail would take too long to be taken apart: {why}")
+        raise UnreadableMail(f"the mail would take too long to parse: {why}")
     try:
         return _parse.parsebytes(content)
     except (RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UnreadableMail(f"the mail can't be taken apart: {type(error).__name__}") from None
+        raise UnreadableMail(f"the mail can't be parsed: {type(error).__name__}") from None
 
 
 def _takes_long(content: bytes) -> str:

@@ -80,7 +80,7 @@ def file(
     schema: str | dict[str, str] | None = None,
     widen: bool = False,
 ) -> dict[str, Any]:
-    """Say what the stored file `source` is, or convert its table to another format.
+    """Inspect the stored file `source`, or convert its table to another format.
 
     Without `to` and `out`, it returns the type by content (regardless of the name), the size in bytes, the
     SHA-256, and of a table the columns with their types and, if they can be counted quickly, the rows. It
@@ -134,7 +134,8 @@ def file(
     output = output_of(source, to, out, partition_by or (), safe_for_spreadsheets)
     if output is None and (schema is not None or widen or max_refused is not None):
         raise UnfitOutput(
-            f"{source}: schema, widen and max_refused are for a conversion: say what to, such as csv"
+            f"{source}: schema, widen and max_refused are for a conversion: give the format to convert to, "
+            "such as csv"
         )
     with reading(storage, source, limits.file_bytes) as content:
         if output is None:

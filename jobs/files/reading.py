@@ -60,18 +60,24 @@ class Reading:
             ("skip", self.skip is None or 0 <= self.skip < MOST, whole),
             ("dates", self.dates is None or "%" in self.dates, "a format such as %d/%m/%Y"),
             ("range", self.range is None or RANGE.fullmatch(self.range), "cells such as B3:F90"),
-            ("encoding", self.encoding is None or is_encoding(self.encoding), "such as utf-8, cp1252 or gbk"),
+            (
+                "encoding",
+                self.encoding is None or is_encoding(self.encoding),
+                "one such as utf-8, cp1252 or gbk",
+            ),
         ):
             if not fits:
                 value = str(getattr(self, name))[:40]
-                raise UnfitOption(f"{source}: {name} can't be {value!r}: it is {wanted}")
+                raise UnfitOption(f"{source}: {name} can't be {value!r}: use {wanted}")
         return replace(self, delimiter=sign)
 
     def check_reader(self, source: str, reader: str, type: str) -> None:
         """Raise `UnfitOption` if an option says nothing of files of that `type`."""
         said = [each.name for each in fields(self) if getattr(self, each.name) not in (None, (), {})]
         if unfit := [name for name in said if name not in TAKEN.get(reader, ())]:
-            raise UnfitOption(f"{source} is {type}, which has no {' or '.join(unfit)}: leave that out")
+            raise UnfitOption(
+                f"{source} is {type}, which has no {' or '.join(unfit)}: omit {' and '.join(unfit)}"
+            )
 
 
 NAMES = frozenset(each.name for each in fields(Reading))

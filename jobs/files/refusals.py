@@ -84,7 +84,8 @@ class Refusals:
             first = self.first[0]
             raise TooManyRefused(
                 f"{self._source}: {self.count:,} of {rows:,} rows don't fit, the first at "
-                f"{_place(first['line'], first['column'])}: {first['reason']}; max_refused allows that many"
+                f"{_place(first['line'], first['column'])}: {first['reason']}; raise max_refused to allow "
+                "them"
             )
 
 

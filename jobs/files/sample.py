@@ -82,7 +82,7 @@ def sample(file: Path) -> Sample:
         head = content.read(HEAD)
     text = None if kind.type == "application/octet-stream" else decoded_head(head)
     if not text or not kind.type.startswith(("text/", "application/json", "application/xml")):
-        raise NoSample(f"nothing is shown of files of the type {kind.type}")
+        raise NoSample(f"files of the type {kind.type} can't be previewed")
     return Sample(kind.type, text=text[:LONGEST_TEXT], has_more=len(head) == HEAD or len(text) > LONGEST_TEXT)
 
 

@@ -118,7 +118,7 @@ def _as_given(source: str, file: Path, copy: Path, report: Callable[[float], Non
     except UnicodeError as error:
         why = getattr(error, "reason", "") or str(error)
         raise UnreadableText(
-            f"{source} is not {encoding}: {why}; give the encoding that it has, or let it be found"
+            f"{source} is not {encoding}: {why}; give its encoding, or omit it to have it detected"
         ) from None
     return Text(copy, encoding)
 
@@ -224,6 +224,6 @@ def _unmarked(source: str, file: Path, report: Callable[[float], None]) -> str:
     if found is None:
         guess = f"; it may be {' or '.join(likely[:3])}" if likely else ""
         raise UnreadableText(
-            f"{source} is not UTF-8, and its encoding can't be told{guess}: give --encoding (encoding=)"
+            f"{source} is not UTF-8, and its encoding can't be detected{guess}: give --encoding (encoding=)"
         )
     return found

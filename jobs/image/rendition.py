@@ -79,10 +79,10 @@ class Rendition(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
         if self.width is None and self.height is None:
             raise ValueError("a rendition needs a width or a height")
         if self.fit != "contain" and (self.width is None or self.height is None):
-            raise ValueError(f"a rendition of fit {self.fit} needs both width and height")
+            raise ValueError(f"a rendition with fit {self.fit} needs both width and height")
         if not _COLOUR.fullmatch(self.background):
             raise ValueError(
-                f"background is {self.background!r}: write #rrggbb, or #rrggbbaa to see through it"
+                f"background is {self.background!r}: write #rrggbb, or #rrggbbaa for transparency"
             )
         if self.name is not None and len(self.name.encode(errors="replace")) > LONGEST_NAME:
             raise ValueError(f"name is longer than {LONGEST_NAME} bytes")

@@ -102,7 +102,7 @@ class Outgoing:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidTarget(f"{shown(url)} is not an http:// or https:// URL with a host")
         if parts.username is not None or parts.password is not None:
-            raise InvalidTarget("a user or password in a URL would appear in logs: leave them out")
+            raise InvalidTarget("a user or password in a URL would appear in logs: omit them")
         self.host = parts.hostname
         try:
             self.host.encode("idna")

@@ -45,14 +45,14 @@ def check_step(pipeline: str, each: Step, above: Mapping[str, Step]) -> None:
     if not is_name(each.name) or each.name == SOURCE:
         raise refuse(f"a step's name has 1 to 64 letters, digits, - and _, and is not {SOURCE}")
     if each.name in above:
-        raise refuse("another step has this name: give it one of its own")
+        raise refuse("another step has this name: choose another")
     if SOURCE not in each.job.signature.parameters:
         raise refuse(f"{each.job.name} takes no {SOURCE}, so it can't read a file", "job")
     if each.on_failure not in get_args(OnFailure):
         ways = " or ".join(get_args(OnFailure))
         raise refuse(f"on_failure={each.on_failure!r}: give {ways}", "on_failure")
     if SOURCE in each.arguments:
-        raise refuse("reads says what its job gets as source: leave source out", SOURCE)
+        raise refuse("reads sets the job's source: omit source", SOURCE)
     _check_place(each, above, refuse)
     _check_call(each, refuse)
     if each.adds_jobs:
@@ -72,23 +72,23 @@ def _check_place(each: Step, above: Mapping[str, Step], refuse: Refuse) -> None:
         for name in names:
             if name and name not in above:
                 raise refuse(
-                    f"{setting} names {name[:80]!r}, which is no step above it{_ways(above)}", setting
+                    f"{setting} names {name[:80]!r}, which is not a step above it{_ways(above)}", setting
                 )
     for name in [*above][-1:] if each.after is None else each.after:
         if above[name].adds_jobs:
             raise refuse(
-                f"it comes after {name}, whose jobs may run on: put it above, or say what it comes after",
+                f"it comes after {name}, whose jobs may still run: put it above, or set after",
                 "after",
             )
     if each.adds_jobs and each.reads != each.in_front:
-        raise refuse('it needs the whole of what another step has unpacked: say reads = "unpack"', "reads")
+        raise refuse('it needs the whole of what another step has unpacked: set reads = "unpack"', "reads")
     if read := above.get(each.in_front):
         if read.adds_jobs or read.output("", "") is None:
-            what = "whose jobs may run on" if read.adds_jobs else "which writes nothing"
+            what = "whose jobs may still run" if read.adds_jobs else "which writes nothing"
             raise refuse(f"it reads {read.name}, {what}: read another, or {SOURCE}", "reads")
         if read.on_failure == "continue" and each.on_failure == "stop":
             raise refuse(
-                f'it reads {read.name}, which may fail: say on_failure = "continue" here too', "on_failure"
+                f'it reads {read.name}, which may fail: set on_failure = "continue" here too', "on_failure"
             )
 
 

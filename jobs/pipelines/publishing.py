@@ -42,7 +42,7 @@ class MissingOutput(UsageError, LookupError):
 def publish(
     source: str, pipeline: str, steps: dict[str, str], may_fail: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Make what the `steps` of this flow have staged visible, all of it at once, with a manifest.
+    """Publish what the `steps` of this flow have staged, all of it at once, with a manifest.
 
     `steps` has their names in order, with those of their jobs; those in `may_fail` may have failed. It is the
     last node of a pipeline's flow, behind those of its steps. If these have added jobs to the flow, it puts
@@ -89,7 +89,7 @@ def the_end(source: str, pipeline: str, steps: dict[str, str], may_fail: Sequenc
 
 @job(queue="low", timeout=3600, retries=5)
 def settle() -> None:
-    """Remove what the steps of this flow have staged, if it was canceled; a failed one may be retried."""
+    """Remove what the steps of this flow have staged, if it was canceled; a failed flow may be retried."""
     flow = Batch.current()
     if flow is not None and flow.state().is_canceled:
         give_up(current.resource(Storage), flow.id)
@@ -130,7 +130,7 @@ def _missing(storage: Storage, staging: str, step: str, path: str) -> MissingOut
     if storage.exists(path) or storage.names(f"{path}/"):
         return MissingOutput(
             f"{path}, which step {step} names, is outside of its folder {staging}/{step}, so it isn't "
-            "published: let its job write to what it gets as out"
+            "published: have its job write to its argument out"
         )
     return MissingOutput(f"{path}, which step {step} names, is gone: run the pipeline again")
 

@@ -49,7 +49,7 @@ def take(storage: Storage, path: str, target: Path, overwrite: bool) -> Literal[
             else:
                 _move_to_new(unfinished, target)
         except FileExistsError:
-            raise NotOverwritten(f"{target} exists: give --overwrite, or another folder") from None
+            raise NotOverwritten(f"{target} exists: use --overwrite, or another folder") from None
         finally:
             with suppress(FileNotFoundError):
                 unfinished.unlink()

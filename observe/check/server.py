@@ -122,7 +122,7 @@ def clock(client: Redis) -> str:
         way = "ahead of" if apart > 0 else "behind"
         raise ClocksApart(
             f"the server's clock is {span(abs(apart))} {way} this machine's: times of jobs, schedules and "
-            "timeouts are wrong by that; let NTP set both"
+            "timeouts are wrong by that; synchronize both with NTP"
         )
     return f"ok, the server's clock is within {span(abs(apart) + within)} of this machine's"
 

@@ -520,9 +520,9 @@ def test_mistakes_on_the_command_line_are_one_line(packmule, tmp_path) -> None:
         ((*any_bad, "--template", "hello"), "--var greeting=...); list.csv gives email, name"),
         ((*any_bad, "--body", "Dear {{ name }}"), "are sent as they are, with {{ name }} in them"),
         ((*listed, "--max-bad", "7", *mail), "'7' is not a share: write 5% or 0.05"),
-        ((*listed, "--to", "a@example.org", *mail), "give --to, or --recipients for a list"),
+        ((*listed, "--to", "a@example.org", *mail), "give --to, or --recipients without --cc"),
         (("--dry-run", "--to", "a@example.org", *mail), "are for a list: give --recipients"),
-        (mail, "give --to, or --recipients for a list"),
+        (mail, "give --to, or --recipients without --cc"),
     ):
         done = packmule.run("enqueue", "email", *words)
         assert done.returncode == 2, done
@@ -549,10 +549,10 @@ def test_a_list_is_sent_and_followed_from_the_command_line(packmule, working, tm
     with MailServer() as mail, working(mail):
         done = packmule.run(*words, "--wait", "--bad-rows", "bad.jsonl")
         assert (done.returncode, done.stdout) == (0, "30 sent of 30\n"), done
-        assert "1 of 31 rows are bad and left out: line 32, column email" in done.stderr
+        assert "1 of 31 rows are bad and skipped: line 32, column email" in done.stderr
         assert json.loads((tmp_path / "bad.jsonl").read_text())["line"] == 32
         again = packmule.run(*words, "--wait")
-        assert "30 of 30 recipients got this mail before, under the key spring" in again.stderr
+        assert "30 of 30 recipients already got this mail under the key spring" in again.stderr
     assert len(mail.mails) == 30
 
 

@@ -95,9 +95,9 @@ def test_a_cyrillic_list_is_not_taken_for_a_western_one(check):
 
 
 def test_a_wrong_or_unknown_encoding_is_refused_in_one_line(check):
-    with pytest.raises(UnreadableText, match=r"^list.csv is not utf-8: invalid .*; give the encoding"):
+    with pytest.raises(UnreadableText, match=r"^list.csv is not utf-8: invalid .*; give its encoding"):
         check(csv_of(PEOPLE).encode("cp1252"), encoding="utf-8")
-    with pytest.raises(UnreadableText, match=r"^list.csv is not utf-16: .*give the encoding"):
+    with pytest.raises(UnreadableText, match=r"^list.csv is not utf-16: .*give its encoding"):
         check(csv_of(PEOPLE).encode(), encoding="utf-16")
     for name in ("klingon", "rot13", "base64", "undefined", "a\0b", "x" * 300):
         with pytest.raises(UnreadableText, match="encoding"):

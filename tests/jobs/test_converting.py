@@ -250,7 +250,7 @@ def test_folders_of_partitions_keep_values_and_names_that_would_be_formulas(stor
 
 
 def test_a_value_too_long_for_a_folder_is_refused_in_one_line(storage):
-    said = "^a.csv: column k has a value too long for the name of a folder, which has 255 bytes: "
+    said = "^a.csv: column k has a value too long for a folder name of 255 bytes: "
     with pytest.raises(UnfitOutput, match=said):
         converted(storage, f"k,v\na,1\n{'é' * 43},2\n", to="csv", out="parts", partition_by=["k"])
     assert not storage.names("parts/")
@@ -267,9 +267,9 @@ def test_a_value_too_long_for_a_folder_is_refused_in_one_line(storage):
         ({"safe_for_spreadsheets": True}, "a.csv: in parquet no text becomes a formula"),
         ({"out": "o.csv"}, "o.csv is to be parquet, but its suffix is .csv: use .parquet"),
         ({"out": "o.csv", "to": "jsonl"}, "o.csv is to be jsonl, but its suffix is .csv: use .jsonl"),
-        ({"out": "o.xlsx.gz", "to": None}, "o.xlsx.gz can't be compressed again"),
-        ({"out": "o.dbf", "to": None}, "o.dbf has no suffix that says a format: use .csv, "),
-        ({"to": None, "partition_by": ["id"]}, "a.csv: say what to convert it to"),
+        ({"out": "o.xlsx.gz", "to": None}, "o.xlsx.gz can't be compressed:"),
+        ({"out": "o.dbf", "to": None}, "o.dbf has no suffix that names a format: use .csv, "),
+        ({"to": None, "partition_by": ["id"]}, "a.csv: give the format to convert it to"),
         (
             {"to": None, "schema": {"id": "BIGINT"}},
             "a.csv: schema, widen and max_refused are for a conversion",
@@ -370,9 +370,9 @@ def test_a_schema_is_a_stored_file_such_as_a_result(storage):
 @pytest.mark.parametrize(
     ("schema", "error", "said"),
     [
-        ({**SCHEMA, "x": "DATE"}, UnfitSchema, "a.csv doesn't fit its schema, by columns that are lost: x"),
+        ({**SCHEMA, "x": "DATE"}, UnfitSchema, "a.csv doesn't fit its schema: columns are lost: x"),
         ({"id": "BIGINT", "name": "VARCHAR", "y": "DATE"}, UnfitSchema,
-         "a.csv doesn't fit its schema, by columns that are new: day, price; lost: y"),
+         "a.csv doesn't fit its schema: columns are new: day, price; lost: y"),
         ({**SCHEMA, "price": "BIGINT"}, MismatchedColumns, "a.csv: column price has fractions"),
         ({**SCHEMA, "name": "BIGINT"}, TooManyRefused, "a.csv: 2 of 3 rows don't fit, the first at line 2"),
         ({**SCHEMA, "id": "INT); DROP"}, MismatchedColumns, "a.csv: column id can't be INT); DROP"),
@@ -394,14 +394,14 @@ def test_names_of_two_lines_are_in_one_line_of_an_error(storage):
     content = '"price\n(EUR)",n\n1,2\n'
     with pytest.raises(MismatchedColumns, match=r"^a.csv has no column m: it has price\\n\(EUR\), n$"):
         converted(storage, content, to="csv", columns={"m": "BIGINT"})
-    with pytest.raises(UnfitSchema, match=r"columns that are new: price\\n\(EUR\)$"):
+    with pytest.raises(UnfitSchema, match=r"columns are new: price\\n\(EUR\)$"):
         converted(storage, content, to="csv", schema={"n": "BIGINT"})
 
 
 def test_a_late_change_of_a_type_is_no_fit_either(storage):
     content = "n\n" + "".join(f"{i}\n" for i in range(20_000)) + "1.5\n"
     with pytest.raises(
-        UnfitSchema, match=r"^a.csv doesn't fit its schema, .* changed: n from BIGINT to DOUBLE$"
+        UnfitSchema, match=r"^a.csv doesn't fit its schema: .* changed: n from BIGINT to DOUBLE$"
     ):
         converted(storage, content, to="csv", schema={"n": "BIGINT"}, delimiter=",")
 

@@ -327,7 +327,7 @@ def test_a_checkpoint_of_too_many_bytes_is_refused_and_the_last_one_stays():
     saved: list[bytes] = []
     with context.Running("j1", 1, lambda *report: None, save=saved.append):
         current.checkpoint("a" * 1000)
-        with pytest.raises(CheckpointTooLarge, match="put the data in storage, and keep its path"):
+        with pytest.raises(CheckpointTooLarge, match="put the data in storage and keep its path"):
             current.checkpoint("b" * 300_000)
         assert current.resume() == "a" * 1000
     assert saved == [b'"' + b"a" * 1000 + b'"']

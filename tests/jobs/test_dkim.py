@@ -275,7 +275,7 @@ def test_the_commands_print_records_and_say_what_is_wrong(server, tmp_path, name
     assert f"signs by {RSA}, {ED25519}" in packmule.output("check")
     none = packmule.run("email", "dkim", "example.com")
     assert (none.returncode, none.stderr) == (
-        2, "packmule: no key is of example.com: there are keys of example.org\n"
+        2, "packmule: no key is for example.com: there are keys for example.org\n"
     )  # fmt: skip
     weak = packmule.run("check", PACKMULE_DKIM=f"{RSA}={made(tmp_path / 'weak.pem', 1024)}")
     assert f"give {RSA} a key of 2048 bits" in weak.stdout

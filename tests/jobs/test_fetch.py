@@ -120,7 +120,7 @@ def test_a_file_that_is_too_large_or_cut_off_or_of_a_wrong_type_is_not_stored(si
             site.file("/a.csv", b"<html><body>Log in"),
             {"types": ["text/csv"]},
             WrongType,
-            "but wanted is text/csv",
+            "is text/html, not text/csv",
         ),
         (site.url("/missing"), {}, NotServed, "answers 404"),
         (site.redirect("/round", "/round"), {}, NotServed, "redirects more than 3 times"),

@@ -38,15 +38,15 @@ def test_words_make_a_filter(text, wanted):
 @pytest.mark.parametrize(
     ("text", "marked", "says"),
     [
-        ("queue:low colour:red", "colour:red", "colour is nothing to look for: use name, queue, status"),
+        ("queue:low colour:red", "colour:red", "colour is not a filter: use name, queue, status"),
         ("statsu:failed", "statsu:failed", "did you mean status:"),
         ("status:done", "status:done", "no status is called that: use queued, started"),
         ("queue:low since:yesterday", "since:yesterday", "not a time: write 2h"),
         ("queue: status:failed", "queue:", "has no value: write queue:default"),
-        ("queue:a queue:b", "queue:b", "is there twice"),
-        ("args.a:1 args.a:2", "args.a:2", "is there twice"),
-        ("args.:1", "args.:1", "nothing to look for"),
-        ('queue:"low', 'queue:"low', "no second quotation mark"),
+        ("queue:a queue:b", "queue:b", "is given twice"),
+        ("args.a:1 args.a:2", "args.a:2", "is given twice"),
+        ("args.:1", "args.:1", "is not a filter"),
+        ('queue:"low', 'queue:"low', "no closing quotation mark"),
         ("until:99999-01-01", "until:99999-01-01", "not a time"),
     ],
 )

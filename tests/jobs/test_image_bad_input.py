@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no size": ({"renditions": [{"width": 0}]}, "argument renditions[0].width: expected `int` >= 1"),
     "half a size": (
         {"renditions": [{"width": 9, "fit": "cover"}]},
-        "argument renditions[0]: a rendition of fit cover needs both width and height",
+        "argument renditions[0]: a rendition with fit cover needs both width and height",
     ),
     "a size that its format can't have": (
         {"renditions": ["thumb", {"width": 17_000, "height": 9, "fit": "stretch", "format": "webp"}]},
@@ -173,7 +173,7 @@ def test_a_command_waits_for_one_and_says_why_it_failed(host, tmp_path):
         assert reason in complaint(host.run("enqueue", "image", *words, "--wait"), 1), words
     (tmp_path / "folder.jpg").mkdir()
     before = {
-        ("gone.jpg",): "there is no file gone.jpg; store:PATH names one that is in the storage",
+        ("gone.jpg",): "there is no file gone.jpg; store:PATH names one in the storage",
         ("folder.jpg",): "folder.jpg has no file that is named like an image: --glob '*' takes all",
         ("store:gone.jpg",): "the storage has neither a file nor a folder gone.jpg",
         ("store:../a.jpg",): "'../a.jpg' is not a path in the storage: use one such as uploads/a.jpg, ",
@@ -189,7 +189,13 @@ def test_a_command_waits_for_one_and_says_why_it_failed(host, tmp_path):
         ("good.jpg", "--preset", "thumbs"): "there is no preset 'thumbs': did you mean thumb?",
         ("good.jpg", "--size", "0x7"): "--size 0x7: argument width: expected `int` >= 1",
         ("good.jpg", "--size", "70000"): "--size 70000: argument width: expected `int` <= 65535",
-        ("good.jpg", "--size", "9", "--fit", "cover"): "--size 9: a rendition of fit cover needs both width",
+        (
+            "good.jpg",
+            "--size",
+            "9",
+            "--fit",
+            "cover",
+        ): "--size 9: a rendition with fit cover needs both width",
     }
     for words, reason in before.items():
         assert reason in complaint(host.run("enqueue", "image", *words), 2), words

@@ -246,7 +246,7 @@ def test_presets_of_a_file_win_over_shipped_ones(storage, tmp_path):
     [
         ("[a]\nwidth = 0", "preset a: Expected `int` >= 1 - at `$.width`"),
         ("[a]\nwidht = 10", "preset a: Object contains unknown field `widht`"),
-        ("[a]\nfit = 'cover'\nwidth = 3", "preset a: a rendition of fit cover needs both width and height"),
+        ("[a]\nfit = 'cover'\nwidth = 3", "preset a: a rendition with fit cover needs both width and height"),
         ("a = 5", "preset a: Expected `object`, got `int`"),
         ("['a b']\nwidth = 1", "'a b' can't name a preset: use letters, digits, - and _"),
         ("[a", "is not valid TOML"),

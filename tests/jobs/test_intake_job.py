@@ -106,6 +106,6 @@ def test_one_setting_is_all_that_an_operator_gives(mailed, server, maildir, tmp_
     assert "1 addresses suppressed" in packmule.output("email", "intake")
     assert "bounces" in packmule.output("check")
     failed = packmule.run("check", PACKMULE_BOUNCES=str(tmp_path / "nowhere"))
-    assert "no Maildir" in failed.stdout + failed.stderr
+    assert "not a Maildir" in failed.stdout + failed.stderr
     none = packmule.run("email", "intake", PACKMULE_BOUNCES="")
     assert (none.returncode, "set PACKMULE_BOUNCES" in none.stderr) == (2, True)

@@ -125,7 +125,7 @@ def test_a_template_is_inlined_with_its_layout(tmp_path):
         ("<style>p { color: red }", "where its <style> ends is not clear"),
         ("<style>p { color: red }</style x></style>", "where its <style> ends is not clear"),
         (f"{STYLE}<script><!-- <script></script>", "where its <script> ends is not clear"),
-        (f"{STYLE}{'<div>' * 300}", "it has more than 200 elements in each other"),
+        (f"{STYLE}{'<div>' * 300}", "it has more than 200 nested elements"),
         (f"{STYLE}{'<p>x</p>' * 30_000}", "it has more than 20,000 elements"),
         (f"{STYLE}{'x' * 1_000_000}", "it has more than 1,000,000 characters"),
         (f"{STYLE}<p style='color'>x", "its CSS or a style attribute can't be read"),

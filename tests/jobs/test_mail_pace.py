@@ -135,7 +135,7 @@ def test_a_server_has_no_more_connections_than_it_may_and_gets_them_back(mailer,
         assert entered.wait(60)
         book = delivered(two, letter(1, "b@one.example"))
         assert book.states() == {"b@one.example": DEFERRED}
-        assert "1 connections at once" in book.reply("b@one.example")
+        assert "all of its 1 connections" in book.reply("b@one.example")
         gate.set()
         thread.join(60)
         assert books[0].states() == {"a@one.example": ACCEPTED}

@@ -118,11 +118,11 @@ UNPACKED = '[a.unpack]\n\n[a.each_member]\nreads = "unpack"\n'
         ('[a.file]\nto = "parquet"\ntoo = 1', 3, "an unexpected keyword argument 'too': there are source"),
         ('[a.file]\n\nto = "docx"', 3, "argument to: invalid enum value 'docx'"),
         (f'[a.x]\njob = "{JOBS}.upper"\nout = "../x"', 3, "is not a path in the storage"),
-        (f'[a.x]\njob = "{JOBS}.upper"\nreads = "y"', 3, "names 'y', which is no step above it: the first"),
-        (f'[a.x]\njob = "{JOBS}.upper"\nreads = "x"', 3, "reads names 'x', which is no step above it"),
+        (f'[a.x]\njob = "{JOBS}.upper"\nreads = "y"', 3, "names 'y', which is not a step above it: the"),
+        (f'[a.x]\njob = "{JOBS}.upper"\nreads = "x"', 3, "reads names 'x', which is not a step above it"),
         (
             f'[a.x]\njob = "{JOBS}.upper"\nafter = ["y"]\n[a.y]\njob = "{JOBS}.upper"\nafter = ["x"]',
-            3, "after names 'y', which is no step above it",
+            3, "after names 'y', which is not a step above it",
         ),
         (
             f'[a.x]\njob = "{JOBS}.count"\n[a.y]\njob = "{JOBS}.upper"\nreads = "x"',
@@ -131,23 +131,23 @@ UNPACKED = '[a.unpack]\n\n[a.each_member]\nreads = "unpack"\n'
         ('[a.file]\n[a.y]\njob = "file"\nreads = "file"', 4, "it reads file, which writes nothing"),
         (
             f'[a.x]\njob = "{JOBS}.upper"\non_failure = "continue"\n[a.y]\njob = "{JOBS}.upper"\nreads = "x"',
-            4, 'it reads x, which may fail: say on_failure = "continue" here too',
+            4, 'it reads x, which may fail: set on_failure = "continue" here too',
         ),
         (f'{UNPACKED}each = "fil"', 5, "fil is not a registered job: did you mean packmule.jobs.files.file?"),
         (f'{UNPACKED}', 3, "missing a required argument: 'each'"),
         (f'{UNPACKED}each = "file"\narguments = {{ to = "docx" }}', 6, "invalid enum value 'docx'"),
         (f'{UNPACKED}each = "file"\narguments = {{ to = "csv", out = "../x" }}', 6, "is not a path in"),
-        (f'{UNPACKED}each = "file"\n[a.file]', 6, "comes after each_member, whose jobs may run on"),
+        (f'{UNPACKED}each = "file"\n[a.file]', 6, "comes after each_member, whose jobs may still run"),
         (
             f'{UNPACKED}each = "file"\n[a.file]\nreads = "each_member"\nafter = ["unpack"]',
-            7, "it reads each_member, whose jobs may run on: read another, or source",
+            7, "it reads each_member, whose jobs may still run: read another, or source",
         ),
-        ('[a.each_member]\neach = "file"', 1, 'another step has unpacked: say reads = "unpack"'),
+        ('[a.each_member]\neach = "file"', 1, 'another step has unpacked: set reads = "unpack"'),
         ('[a.file]\non_failure = "go on"', 2, "nvalid enum value 'go on'"),
         ('[a.file]\noptions = { timeot = 3 }', 2, "no option is called 'timeot': did you mean timeout?"),
         ('[a.file]\noptions = { timeout = -3 }', 2, "timeout"),
         ('[a.file]\nafter = "x"', 2, "Expected `array | null`, got `str`"),
-        ('[a.file]\nsource = "x"', 2, "reads says what its job gets as source: leave source out"),
+        ('[a.file]\nsource = "x"', 2, "reads sets the job's source: omit source"),
         (f'[a.x]\njob = "{sample_jobs.__name__}.noop"', 2, "takes no source, so it can't read a file"),
         ('[a."x y"]\njob = "file"', None, "a step's name has 1 to 64 letters"),
         ('[a.source]\njob = "file"', 1, "is not source"),
@@ -181,7 +181,7 @@ def test_steps_are_said_in_python_too():
     made = Pipeline("intake", pipeline_jobs.count, step(pipeline_jobs.upper, name="up", out="{name}"))
     assert [each.name for each in made.steps] == ["count", "up"]
     made.check(NOWHERE)
-    with pytest.raises(InvalidPipeline, match="another step has this name: give it one of its own"):
+    with pytest.raises(InvalidPipeline, match="another step has this name: choose another"):
         Pipeline("intake", pipeline_jobs.count, pipeline_jobs.count)
     with pytest.raises(InvalidPipeline, match="missing a required argument: 'notes'"):
         Pipeline("intake", pipeline_jobs.slow)
@@ -192,7 +192,7 @@ def test_steps_are_said_in_python_too():
 def test_a_step_that_could_not_be_sent_is_found_before(tmp_path):
     with pytest.raises(UnknownQueue):
         Pipeline("intake", pipeline_jobs.astray).check(NOWHERE)
-    with pytest.raises(InvalidOption, match="a flow says when its jobs run"):
+    with pytest.raises(InvalidOption, match="a flow decides when its jobs run"):
         Pipeline("intake", step(pipeline_jobs.count, options={"delay": 3})).check(NOWHERE)
     text = f'[a.x]\njob = "{JOBS}.count"\noptions = {{ queue = "elsewhere" }}'
     with pytest.raises(InvalidFile, match="pipeline a: no queue is called 'elsewhere'"):

@@ -226,7 +226,7 @@ def unfit(path: Path) -> None: ...
 
 
 def test_a_type_that_json_lacks_is_refused_at_the_decorator():
-    with pytest.raises(InvalidJob, match=r"must be what JSON can carry \(Path is not\)"):
+    with pytest.raises(InvalidJob, match=r"must be JSON values \(Path is not\)"):
         job(unfit)
 
 

@@ -89,7 +89,7 @@ def test_a_virus_fails_the_job_or_is_reported(storage):
 
 
 def test_without_a_scanner_nothing_was_scanned_and_that_is_no_success(storage):
-    assert "a.txt was not scanned: name a clamd in PACKMULE_CLAMD" in refused(NoScanner, None)
+    assert "a.txt was not scanned: set PACKMULE_CLAMD" in refused(NoScanner, None)
     assert "nothing was scanned" in refused(ClamdUnavailable, f"tcp://127.0.0.1:{free_port()}")
     assert "nothing was scanned" in refused(ClamdUnavailable, "unix:///nowhere/clamd.ctl")
     assert "nothing was scanned" in refused(ClamdUnavailable, "tcp://no-such-host.invalid:3310")
@@ -97,8 +97,8 @@ def test_without_a_scanner_nothing_was_scanned_and_that_is_no_success(storage):
 
 def test_a_scanner_without_signatures_is_not_believed(storage):
     with clamd_server(lambda content: CLEAN) as url:
-        assert "doesn't find the EICAR test file" in refused(UnfitScanner, url)
-        assert "doesn't find the EICAR test file" in refused(UnfitScanner, url, partial=True)
+        assert "doesn't detect the EICAR test file" in refused(UnfitScanner, url)
+        assert "doesn't detect the EICAR test file" in refused(UnfitScanner, url, partial=True)
 
 
 def test_a_scanner_that_hides_its_limits_is_believed_only_on_wish(storage):
@@ -114,7 +114,7 @@ def test_a_file_over_a_limit_is_not_clean(storage, partial):
     with clamd_server(most=1_000_000) as url:
         assert "larger than the StreamMaxLength" in refused(ScanIncomplete, url, "large.bin", partial=partial)
         found = refused(ScanIncomplete, url, "deep.zip", partial=partial, infected="report")
-    assert found == "deep.zip is not scanned to its end: clamd says Heuristics.Limits.Exceeded.MaxRecursion"
+    assert found == "deep.zip was not scanned completely: clamd says Heuristics.Limits.Exceeded.MaxRecursion"
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_an_encoding_is_found(convert, encoding):
 def test_an_encoding_that_is_not_sure_is_asked_for_and_never_taken_for_windows_1252(convert, text, encoding):
     with pytest.raises(
         UnreadableText,
-        match=r"^a.csv is not UTF-8, and its encoding can't be told.*: give --encoding \(encoding=\)$",
+        match=r"^a.csv is not UTF-8, and its encoding can't be detected.*: give --encoding \(encoding=\)$",
     ):
         convert(text.encode(encoding))
     _, _, rows = convert(text.encode(encoding), encoding=encoding)
@@ -249,11 +249,11 @@ def test_two_columns_have_dates_of_their_own_formats(convert):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"delimiter": ",,"}, "delimiter can't be ',,': it is one character, or tab"),
-        ({"encoding": "utf-99"}, "encoding can't be 'utf-99': it is such as utf-8, cp1252 or gbk"),
-        ({"range": "A1"}, "range can't be 'A1': it is cells such as B3:F90"),
-        ({"dates": "dmy"}, "dates can't be 'dmy': it is a format such as %d/%m/%Y"),
-        ({"sheet": "x"}, "is text/csv, which has no sheet: leave that out"),
+        ({"delimiter": ",,"}, "delimiter can't be ',,': use one character, or tab"),
+        ({"encoding": "utf-99"}, "encoding can't be 'utf-99': use one such as utf-8, cp1252 or gbk"),
+        ({"range": "A1"}, "range can't be 'A1': use cells such as B3:F90"),
+        ({"dates": "dmy"}, "dates can't be 'dmy': use a format such as %d/%m/%Y"),
+        ({"sheet": "x"}, "is text/csv, which has no sheet: omit sheet"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_in_one_line(convert, options, said):

@@ -727,11 +727,11 @@ def test_a_key_that_the_arguments_cannot_fill_is_refused_by_the_decorator(client
     [
         ({"throttle": 1, "debounce": 1}, "debounce or throttle, not both"),
         ({"unique_ttl": 1, "throttle": 1}, "unique_ttl or throttle, not both"),
-        ({"debounce_limit": 1}, "give that too"),
-        ({"debounce": 5, "debounce_limit": 1}, "no less than debounce"),
-        ({"debounce": 5, "delay": 1}, "leave delay out"),
-        ({"debounce": 5, "at": datetime(2030, 1, 1, tzinfo=UTC)}, "leave at out"),
-        ({"debounce": 5, "job_id": "a"}, "leave job_id out"),
+        ({"debounce_limit": 1}, "give debounce too"),
+        ({"debounce": 5, "debounce_limit": 1}, "give at least debounce"),
+        ({"debounce": 5, "delay": 1}, "omit delay"),
+        ({"debounce": 5, "at": datetime(2030, 1, 1, tzinfo=UTC)}, "omit at"),
+        ({"debounce": 5, "job_id": "a"}, "omit job_id"),
     ],
 )
 def test_rules_that_exclude_each_other_are_refused(said, message):

@@ -102,7 +102,7 @@ def test_whatever_py7zr_writes_is_read_back(files, filters):
         ("C:/evil", "is absolute"),
         ("..\\evil", "backslash"),
         ("a\x1b[2J", "control characters"),
-        ("\ud800", "control characters, or bytes that are no text"),
+        ("\ud800", "control characters, or bytes that are not text"),
         ("", "no name"),
         ("d/" * 40 + "a", "more than 32 folders deep"),
         ("ü" * 128, "more than 255 bytes"),
@@ -151,16 +151,16 @@ def test_a_password_is_said_to_be_one(storage):
 )
 def test_a_method_that_cannot_be_read_is_named(storage, filters, name):
     said = refused(storage, NotAnArchive, sevenzipped([("a", b"1" * 99)], filters))
-    assert f"packed by {name}, which can't be read: pack it by LZMA2" in said
+    assert f"packed with {name}, which can't be read: pack it with LZMA2" in said
 
 
 def test_a_method_that_nobody_knows_or_that_has_several_inputs_is_named(storage):
     said = refused(storage, NotAnArchive, raw_sevenzip([("a", b"1", {})], b"\1\2\x7f\x01"))
-    assert "packed by the method 7f01" in said
+    assert "packed with the method 7f01" in said
     deflate64 = raw_sevenzip([("a", b"1", {})], b"\1\3\4\1\x09")
-    assert "packed by Deflate64" in refused(storage, NotAnArchive, deflate64)
+    assert "packed with Deflate64" in refused(storage, NotAnArchive, deflate64)
     bcj2 = b"\1\x14\3\3\1\x1b\4\1" + b"\0\1\2\3"
-    assert "packed by BCJ2" in refused(storage, NotAnArchive, with_lengths(bcj2))
+    assert "packed with BCJ2" in refused(storage, NotAnArchive, with_lengths(bcj2))
 
 
 def with_lengths(folder):
@@ -212,7 +212,7 @@ def test_sizes_and_checksums_that_lie_are_found(storage):
     for whole in (5, 7):
         refused(storage, BrokenArchive, raw_sevenzip([("f", b"hello", {}), ("g", b"x", {})], whole=whole))
     short = raw_sevenzip([("f", b"hello", {"size": 9_000})], b"\1\x21\x21\1\x10", lzma2)
-    assert "is cut" in refused(storage, BrokenArchive, short)
+    assert "is truncated" in refused(storage, BrokenArchive, short)
 
 
 def test_a_header_that_would_fill_the_memory_is_not_read(storage):

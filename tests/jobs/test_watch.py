@@ -137,7 +137,7 @@ def test_a_long_output_comes_whole_and_in_order(client, handle):
 
 @pytest.mark.parametrize("cursor", ["0", "$", "1-1", "a-b/c", "1-1/1\n", ""])
 def test_a_cursor_of_another_form_is_refused(handle, cursor):
-    with pytest.raises(watch.InvalidCursor, match="is no cursor"):
+    with pytest.raises(watch.InvalidCursor, match="is not a cursor"):
         handle.output(cursor)
 
 

@@ -347,7 +347,7 @@ def test_workers_leave_no_descriptor_open_and_may_work_again(queue, client):
 
 
 def test_an_option_that_has_no_counterpart_is_refused_in_one_line(client):
-    with pytest.raises(UsageError, match="leave disable_default_exception_handler out"):
+    with pytest.raises(UsageError, match="omit disable_default_exception_handler"):
         Worker(["default"], connection=client, disable_default_exception_handler=True)
 
 

@@ -177,7 +177,7 @@ def test_a_failed_flow_is_retried_from_the_failed_node(client, tmp_path):
         flow.add(flow_jobs.add.call(flow.result(failed), 1), after=[failed, behind])
     work(client)
     assert in_order(flow) == "dfcc"
-    with pytest.raises(control.NotRetried, match="behind others of its flow that did not finish"):
+    with pytest.raises(control.NotRetried, match="after jobs of its flow that did not finish"):
         control.retry(client, behind)
     gate.touch()
     assert flow.retry() == 1
@@ -316,7 +316,7 @@ def test_a_node_that_runs_again_behind_its_steps_adds_each_node_once(client, tmp
 def test_a_flow_that_a_running_node_may_not_add_can_start_by_itself(client):
     flow = chain(flow_jobs.nests.call(1)).enqueue()
     work(client)
-    assert "takes no other as a part any more" in reader.read(client, f"{flow.id}-0").result
+    assert "takes no more parts" in reader.read(client, f"{flow.id}-0").result
 
 
 def test_a_node_added_behind_one_that_has_ended_is_decided_by_how_that_ended(client, tmp_path):
@@ -352,7 +352,7 @@ def test_a_node_takes_the_result_of_one_that_had_ended_when_it_was_added(client,
     work(client)
     added = reader.read(client, f"{flow.id}-1_0")
     assert added.result == shows
-    assert shows or "the result of node 0 is not kept any more" in added.reason
+    assert shows or "the result of node 0 is no longer kept" in added.reason
 
 
 def test_nodes_behind_unknown_ones_are_not_added(client):
@@ -382,7 +382,7 @@ def test_a_result_that_is_too_large_fails_the_call_that_takes_it(client):
     work(client)
     for each, name in ((flow, "0"), (many, "4")):
         (failed,) = each.failed()
-        assert f"the result of node {name} is too large to be handed on" in reader.read(client, failed).reason
+        assert f"the result of node {name} is too large to hand on" in reader.read(client, failed).reason
         assert "put the data in storage" in reader.read(client, failed).reason
 
 
@@ -404,19 +404,19 @@ def test_bad_input_is_one_clear_line_and_sends_nothing(client, monkeypatch):
         (lambda: flow.add(flow_jobs.add.call(1), after=elsewhere), "add it first"),
         (lambda: flow.add(flow_jobs.add.call(1), after=[node, [node]]), "names node .* twice"),
         (lambda: flow.add(flow_jobs.add.call(1), after=node, on_failure="never"), "'stop', 'go on', 'run'"),
-        (lambda: flow.add(flow_jobs.add.call(1), after=3), "3 is no node"),
-        (lambda: flow.add(flow_jobs.add.call(result)), "calls in front of it"),
-        (lambda: flow.add(flow_jobs.add), "is no part: give a call"),
-        (lambda: flow.add(chain()), "a chain without parts"),
+        (lambda: flow.add(flow_jobs.add.call(1), after=3), "3 is not a node"),
+        (lambda: flow.add(flow_jobs.add.call(result)), "calls before it"),
+        (lambda: flow.add(flow_jobs.add), "is not a part: give a call"),
+        (lambda: flow.add(chain()), "a chain has no parts"),
         (lambda: flow.add(flow), "can't be a part"),
-        (lambda: flow.add(Flow()), "a flow without nodes"),
-        (lambda: Flow().start(), "a flow without nodes"),
+        (lambda: flow.add(Flow()), "the flow has no nodes"),
+        (lambda: Flow().start(), "the flow has no nodes"),
     ]:  # fmt: skip
         with pytest.raises(InvalidFlow, match=why) as raised:
             wrong()
         assert "\n" not in str(raised.value)
     for option in ({"delay": 1}, {"unique": True}, {"job_id": "x"}, {"batch": "x"}):
-        with pytest.raises(InvalidOption, match="a flow says when its jobs run"):
+        with pytest.raises(InvalidOption, match="a flow decides when its jobs run"):
             flow.add(flow_jobs.add.options(**option).call(1))
     with pytest.raises(InvalidCall, match="argument number"):
         flow.add(flow_jobs.isolated.call("x"))
@@ -425,7 +425,7 @@ def test_bad_input_is_one_clear_line_and_sends_nothing(client, monkeypatch):
     with pytest.raises(InvalidCall, match="can't be written as JSON"):
         flow.add(flow_jobs.shown.call([flow.result(node)]))
     monkeypatch.setattr("packmule.jobs.handed.MOST_TAKEN", 2)
-    with pytest.raises(InvalidFlow, match="takes 3 results, and 2 are the most"):
+    with pytest.raises(InvalidFlow, match="takes 3 results, over the limit of 2"):
         flow.add(flow_jobs.add.call(*[flow.result(node)] * 3))
     monkeypatch.setattr("packmule.jobs.flow_plan.MOST_NODES", 2)
     flow.add(flow_jobs.add.call(1))

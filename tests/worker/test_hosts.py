@@ -290,9 +290,7 @@ def test_a_limit_for_a_host_that_makes_no_sense_is_one_of_all(client, hosts):
 def test_a_machine_is_not_mistaken_for_an_argument(text):
     def weighed(a: int, host: str) -> None: ...
 
-    with pytest.raises(
-        InvalidLimit, match=r"'per host', and one of each value of an argument in 'by \{host}'"
-    ):
+    with pytest.raises(InvalidLimit, match=r"'per host' for a limit per machine, or with 'by \{host}'"):
         job_limits("weighed", inspect.signature(weighed), None, "wait", text, None, None)
 
 
@@ -307,7 +305,7 @@ def test_what_is_no_limit_of_a_host_is_refused(text):
 
 
 def test_a_cost_above_a_hosts_budget_is_refused_at_the_enqueue(client):
-    with pytest.raises(InvalidCall, match="concurrency allows 100 at most: the job could never run"):
+    with pytest.raises(InvalidCall, match="concurrency allows at most 100: the job could never run"):
         decode_on_host.enqueue(101)
 
 

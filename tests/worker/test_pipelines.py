@@ -201,7 +201,7 @@ def test_what_a_job_writes_beside_its_steps_folder_is_not_published(client, stor
     staged = f"staging/{beside.id}"
     assert (
         f"{staged}/beside.txt, which step beside names, is outside of its folder {staged}/beside, so it "
-        "isn't published: let its job write to what it gets as out"
+        "isn't published: have its job write to its argument out"
     ) in reader.read(client, f"{beside.id}-1").reason
     assert storage.names(place(beside)) == []
 

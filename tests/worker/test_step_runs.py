@@ -125,18 +125,18 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "long name": (lambda: current.step("x" * 201, int), "give a name of 1 to 200"),
     "NaN": (lambda: current.step("a", lambda: math.nan), "step 'a' returned what JSON can't hold"),
     "object": (lambda: current.step("a", object), "step 'a' returned what JSON can't hold"),
-    "large": (lambda: current.step("a", lambda: "x" * MOST_BYTES), "leave the data in storage"),
-    "many": (too_many, "step 's1000' is one too many: a job has 1000 at most"),
-    "nested": (nested, "step 'inner' is within step 'outer': put it behind that"),
-    "sleep within": (sleeps_within, "sleep '1' is within step 'outer'"),
-    "past": (lambda: current.sleep(-1), "sleep: -1 is no span: give 0 seconds or more"),
-    "NaN s": (lambda: current.sleep(math.nan), "sleep: nan is no span"),
-    "endless": (lambda: current.sleep(math.inf), "sleep: inf is no span"),
-    "text": (lambda: current.sleep("soon"), "sleep: 'soon' is no span"),
+    "large": (lambda: current.step("a", lambda: "x" * MOST_BYTES), "put the data in storage"),
+    "many": (too_many, "step 's1000' is one too many: a job has at most 1000"),
+    "nested": (nested, "step 'inner' is inside step 'outer': move it after that step"),
+    "sleep within": (sleeps_within, "sleep '1' is inside step 'outer'"),
+    "past": (lambda: current.sleep(-1), "sleep: -1 is not a span: give 0 seconds or more"),
+    "NaN s": (lambda: current.sleep(math.nan), "sleep: nan is not a span"),
+    "endless": (lambda: current.sleep(math.inf), "sleep: inf is not a span"),
+    "text": (lambda: current.sleep("soon"), "sleep: 'soon' is not a span"),
     "too long": (lambda: current.sleep(days=36_600), "at most a hundred years"),
-    "timeout": (lambda: current.wait_for("x", timeout=-1), "wait_for: -1 is no span"),
+    "timeout": (lambda: current.wait_for("x", timeout=-1), "wait_for: -1 is not a span"),
     "signal": (lambda: current.wait_for("a\nb"), "signal 'a\\nb': give a name"),
-    "answer": (lambda: current.wait_for("step:a"), "names that begin with step: answer for steps"),
+    "answer": (lambda: current.wait_for("step:a"), "names that begin with step: are reserved for steps"),
     "policy": (lambda: current.step.options("maybe"), "if_unknown='maybe': give again, ask, fail"),  # type: ignore[arg-type]
     "async": (lambda: current.step("a", asyncio.sleep, 0), "step 'a': its function is async"),
 }
@@ -454,7 +454,8 @@ def test_a_step_whose_process_died_is_unknown_to_its_policy(client, runs, policy
         assert (info.status, info.retries_left) == ("failed", 3)
         assert "step 'charge' began at" in info.reason
         assert (
-            f"its end is unknown: find out what it did; packmule job retry {id} runs it again" in info.reason
+            f"its outcome is unknown: find out what it did; packmule job retry {id} runs it again"
+            in info.reason
         )
     else:
         assert (info.status, info.waits) == ("deferred", "signal:step:charge")

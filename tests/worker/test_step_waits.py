@@ -246,17 +246,17 @@ def test_signals_that_cannot_be_delivered_are_one_line(client, runs):
     for data in (math.nan, object(), {"a": math.inf}):
         with pytest.raises(InvalidSignal, match="signal 'go': its data can't be written as JSON"):
             id.signal("go", data)
-    with pytest.raises(InvalidSignal, match="65536 are the most"):
+    with pytest.raises(InvalidSignal, match="over the limit of 65536"):
         id.signal("go", "x" * 65_536)
     for name in ("", "a\n", "x" * 201, 3):
         with pytest.raises(InvalidStep, match="give a name of 1 to 200 printable characters"):
             id.signal(name)
     for data in ("perhaps", {"done": 1, "more": 2}, None):
-        with pytest.raises(InvalidSignal, match="answers for a step"):
+        with pytest.raises(InvalidSignal, match="settles a step"):
             id.signal("step:a", data)
     assert not [field for field in record(client, id) if field.startswith("signal:")]
     control.cancel(client, id)
-    with pytest.raises(NotSignaled, match="is canceled: only a job that has yet to end takes signals"):
+    with pytest.raises(NotSignaled, match="is canceled: only jobs that have not ended take signals"):
         id.signal("go")
     done = enqueue(client, lambda: 1)
     runs.once()
@@ -267,7 +267,9 @@ def test_signals_that_cannot_be_delivered_are_one_line(client, runs):
 def test_an_answer_to_a_step_that_is_not_asked_for_is_refused(client, runs):
     id = enqueue(client, waits)
     for _ in range(2):
-        with pytest.raises(NotSignaled, match="doesn't wait for step:a: it asks if a run finds that step"):
+        with pytest.raises(
+            NotSignaled, match="doesn't wait for step:a: it does so only if a run finds that step"
+        ):
             id.signal("step:a", "again")
         runs.once() if id.status == "queued" else None
     assert not [field for field in record(client, id) if field.startswith("signal:")]
@@ -348,9 +350,7 @@ def test_kept_signals_are_bounded_in_number_and_in_bytes(client, runs):
     id = enqueue(client, waits)
     for _ in range(100):
         id.signal("other")
-    with pytest.raises(
-        NotSignaled, match="keeps 100 signals and 256 KiB of their data at most until it asks"
-    ):
+    with pytest.raises(NotSignaled, match="holds at most 100 signals and 256 KiB of data until it asks"):
         id.signal("go")
     assert Job.fetch(id, client, JSONSerializer).get_status() == "queued"
     runs.once()

@@ -71,7 +71,7 @@ def test_an_isolated_process_that_dies_in_a_step_leaves_it_to_the_policy(server,
     with pool(server):
         info = ended(client, id)
     assert (info.status, info.deaths) == ("failed", 1)
-    assert "its end is unknown" in info.reason
+    assert "its outcome is unknown" in info.reason
 
 
 def test_a_sleep_ends_when_its_time_has_come_and_not_before(server, client, tmp_path):

@@ -44,8 +44,8 @@ def encoded(value: Any, name: str, attempt: int, lookup: Lookup, max_bytes: int)
         raise ResultUnwritable(f"{name} returned what JSON can't hold: {error}") from None
     if len(result) > max_bytes:
         raise ResultTooLarge(
-            f"{name} returned {len(result):,} bytes, and a result may hold {max_bytes:,}: "
-            "leave the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
+            f"{name} returned {len(result):,} bytes, but a result may hold {max_bytes:,}: "
+            "put the data in storage and return its path, or raise PACKMULE_MAX_RESULT_BYTES"
         )
     return result
 

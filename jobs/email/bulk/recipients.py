@@ -142,7 +142,7 @@ def _refuse(checked: Checked, max_bad: float) -> None:
         more = "; ..." if checked.bad > EXAMPLES else ""
         raise TooManyBad(
             f"{checked.source}: {checked.bad:,} of {checked.rows:,} rows are bad ({share:.3g} %, and "
-            f"{100 * max_bad:g} % are allowed): {examples}{more}; mend them, or raise --max-bad (max_bad=)"
+            f"{100 * max_bad:g} % are allowed): {examples}{more}; fix them, or raise --max-bad (max_bad=)"
         )
     if not checked.recipients:
         raise UnreadableList(f"{checked.source} has no recipients: there is nobody to send to")

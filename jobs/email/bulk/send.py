@@ -58,7 +58,7 @@ class BulkSend:
         return self.progress()
 
     def pause(self) -> bool:
-        """Send no more after the mails that are under way; False if it was paused already."""
+        """Send no more after the mails that are under way; False if it was already paused."""
         return self.batch.pause()
 
     def resume(self) -> bool:
@@ -148,9 +148,7 @@ def enqueue(plan: Plan, jobs: Client, options: Options | None, policy: Mapping[s
     """Enqueue the chunks of `plan` as jobs of a new batch, which is canceled if that fails."""
     options = options or Options()
     if options.is_unique or options.job_id is not None or options.batch is not None or options.parents:
-        raise InvalidOption(
-            "a bulk send is a batch of its own jobs: leave job_id, batch, after and unique out"
-        )
+        raise InvalidOption("a bulk send is a batch of its own jobs: omit job_id, batch, after and unique")
     report, counts = plan.report, plan.counts
     checked, send = report.checked, names.send_of_key(report.key)
     total = sum(counts.values()) - report.before.known + checked.recipients

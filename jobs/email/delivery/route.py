@@ -124,7 +124,7 @@ class Route:
         except NoFreeSlot as error:
             at_once = self.way.limits.connections
             raise Busy(
-                f"{self.way} has its {at_once} connections at once", time.time() + error.retry_after
+                f"{self.way} already uses all of its {at_once} connections", time.time() + error.retry_after
             ) from None
         try:
             channel = self.way.open()
@@ -141,7 +141,7 @@ class Route:
         with suppress(*NO_LIMIT):
             answer = self._rate.hit(str(self.way))
             if not answer.allowed:
-                raise Busy(f"{self.way} gets {self._rate.rate}", time.time() + answer.retry_after)
+                raise Busy(f"{self.way} is limited to {self._rate.rate}", time.time() + answer.retry_after)
 
     def is_usable(self, channel: Channel) -> bool:
         """Whether a channel can carry one more letter, and still has its slot."""

@@ -113,7 +113,7 @@ def _key(domain: str, selector: str, pem: bytes) -> Key:
         return Key(domain, selector, "ed25519", 256, public, key.sign)
     if isinstance(key, RSAPrivateKey):
         if key.key_size < FEWEST_BITS:
-            raise ValueError(f"it has {key.key_size} bits, and receivers ask for {GOOD_BITS}")
+            raise ValueError(f"it has {key.key_size} bits, but receivers ask for {GOOD_BITS}")
         public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return Key(domain, selector, "rsa", key.key_size, public, partial(_signed, key))
     raise ValueError("it is neither an RSA key nor an Ed25519 key")

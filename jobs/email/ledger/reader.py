@@ -86,8 +86,8 @@ def search(
     """
     if not wanted.states or any(state not in OPEN for state in wanted.states):
         raise InvalidMailFilter(
-            f"mails can be looked for while they are {', '.join(OPEN)}; of others ask by job: "
-            "packmule email show JOB"
+            f"mails can be searched only while they are {', '.join(OPEN)}; for others, use packmule email "
+            "show JOB"
         )
     mails: list[Entry] = []
     number, offset = _position(after)
@@ -213,5 +213,5 @@ def _position(after: str | None) -> tuple[int, int]:
     number, _, offset = (after or "0-0").partition("-")
     parts = (number, offset)
     if not all(each.isascii() and each.isdecimal() and len(each) <= 9 for each in parts):  # noqa: PLR2004
-        raise InvalidMailFilter(f"cursor {after!r:.40}: give the one that an earlier list has named")
+        raise InvalidMailFilter(f"cursor {after!r:.40}: give the one that an earlier list printed")
     return int(number), int(offset)

@@ -44,7 +44,7 @@ def custom(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         if not _NAME.fullmatch(name) or not (known in TOKENS | TEXTS or known.startswith("x-")):
             raise InvalidMessage(
                 f"the header {checked('name of a header', name)[:80]!r} can't be set: there are X-..., "
-                f"{', '.join(sorted(TOKENS | TEXTS))}; others have an argument of their own"
+                f"{', '.join(sorted(TOKENS | TEXTS))}; other headers have their own arguments"
             )
         if _OURS.fullmatch(known):
             raise InvalidMessage(f"the header {name} is Packmule's own: choose another name")

@@ -61,7 +61,7 @@ class TreeSize:
             self._open.append(tag)
             self._formatting += tag in _FORMATTING
             if len(self._open) > MAX_DEPTH:
-                raise Unfit(f"it has more than {MAX_DEPTH} elements in each other, or without an end tag")
+                raise Unfit(f"it has more than {MAX_DEPTH} nested elements, or elements without an end tag")
 
     def end(self, tag: str) -> None:
         """Count an end tag."""

@@ -45,7 +45,7 @@ def email_intake() -> dict[str, Any]:
     """
     mailboxes, ledger = context.resources.get(Mailboxes), current.resource(Ledger)
     if not isinstance(mailboxes, Mailboxes):
-        raise NotCollected("this worker knows no mailbox: set PACKMULE_BOUNCES for workers and schedulers")
+        raise NotCollected("this worker has no mailbox: set PACKMULE_BOUNCES for workers and schedulers")
     intake, faults = Intake(ledger.client, mailboxes.return_path, ledger.keep), list[str]()
     for mailbox in mailboxes.names:
         try:

@@ -85,7 +85,7 @@ def _refuse_forged(client: Redis, token: str, events: Sequence[Event]) -> None:
     client.set(name, mine, nx=True, ex=2 * int(OLDEST_REPEATED))  # it may be signed a day ahead
     first: Any = client.get(name)
     if first != mine:
-        raise BadSignature("a token of mailgun came with other events before")
+        raise BadSignature("a token of mailgun was already used for other events")
 
 
 def _with_mails(client: Redis, events: Sequence[Event]) -> Iterator[tuple[Event, str, Entry | None]]:

@@ -69,7 +69,7 @@ class Folder:
             raise InvalidMailbox(how) from None
         if parts.password is not None:
             raise InvalidMailbox(
-                f"the password is no part of the URL: set PACKMULE_SECRET_{SECRET}, and {how}"
+                f"the password doesn't belong in the URL: set PACKMULE_SECRET_{SECRET}, and {how}"
             )
         self.user, self.name = unquote(parts.username or ""), unquote(parts.path.removeprefix("/"))
         is_plain = all(each.isascii() and each.isprintable() for each in (self.user, self.name))

@@ -117,7 +117,7 @@ def check(mailbox: str) -> None:
     if _is_url(mailbox):
         Folder(mailbox, secret).check()
     elif not (Path(mailbox) / "new").is_dir():
-        raise NoSuchMailbox(f"{mailbox} is no Maildir, which has a folder new")
+        raise NoSuchMailbox(f"{mailbox} is not a Maildir: it has no folder new")
 
 
 def _is_url(mailbox: str) -> bool:

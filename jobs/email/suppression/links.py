@@ -99,7 +99,7 @@ class UnsubscribeLinks:
         if len(token) > LONGEST_TOKEN or not token.isascii():
             raise InvalidLink("this link isn't one of ours")
         if not any(hmac.compare_digest(signature, _signature(key, told)) for key in self._verifying()):
-            raise InvalidLink("this link isn't whole: copy all of it, or use the one in a newer mail")
+            raise InvalidLink("this link is incomplete: copy all of it, or use the one in a newer mail")
         if int(day, 16) * 86_400 < time.time():
             raise InvalidLink("this link is too old: use the one in a newer mail")
         try:
@@ -122,7 +122,7 @@ class UnsubscribeLinks:
             self._client.set(KEY, secrets.token_bytes(KEY_BYTES), nx=True)
             found = self._client.get(KEY)
         if len(found or b"") != KEY_BYTES:
-            raise InvalidLink(f"the key of unsubscribe links, {KEY} in Redis, is not whole: delete it")
+            raise InvalidLink(f"the key of unsubscribe links, {KEY} in Redis, is incomplete: delete it")
         return bytes(found)
 
 

@@ -95,9 +95,11 @@ class Suppressions:
     def add_all(self, named: Sequence[tuple[str, str]], source: str, seconds: float | None = None) -> int:
         """Add names (`addresses.name_of`) with their reasons; how many were not on the list for as long."""
         if source not in SOURCES:
-            raise InvalidSuppression(f"source={source!r:.50}: it is one of {', '.join(SOURCES)}")
+            raise InvalidSuppression(f"source={source!r:.50}: use one of {', '.join(SOURCES)}")
         if seconds is not None and not 0 < seconds <= CENTURY:
-            raise InvalidSuppression("give a span above 0 and of a hundred years at most, or none for ever")
+            raise InvalidSuppression(
+                "give a span above 0 and at most a hundred years, or none to suppress forever"
+            )
         added = 0
         for first in range(0, len(named), A_TRIP):
             args = [

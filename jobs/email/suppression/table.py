@@ -94,7 +94,7 @@ def _rows(file: TextIO) -> Iterator[tuple[int, str, str, str]]:
         table = csv.reader(_bounded(file))
         first = next(table, None)
         if first is None:
-            raise InvalidTable("the file is empty: give one address a line, or a CSV with a column address")
+            raise InvalidTable("the file is empty: give one address per line, or a CSV with a column address")
         columns = {name.strip().lower(): place for place, name in enumerate(first)}
         place = next((columns[name] for name in NAMES_OF_ADDRESS if name in columns), None)
         if place is None:
@@ -115,7 +115,7 @@ def _rows(file: TextIO) -> Iterator[tuple[int, str, str, str]]:
         raise InvalidTable(f"the file is not CSV: {error}") from None
     except UnicodeDecodeError:
         raise InvalidTable(
-            "the file is not UTF-8: save it so, or convert it: iconv -f latin1 -t utf-8"
+            "the file is not UTF-8: save it as UTF-8, or convert it: iconv -f latin1 -t utf-8"
         ) from None
 
 

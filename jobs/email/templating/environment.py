@@ -140,7 +140,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """The template `name`, from the cache unless its file has changed."""
         spend(GET_TEMPLATE)
         if not isinstance(name, str):
-            raise OverBounds("the name of a template is a text")
+            raise OverBounds("the name of a template must be text")
         return super().get_template(name, parent, globals)
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
@@ -163,7 +163,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if len(source) > MAX_SOURCE:
             raise OverBounds(f"a template has at most {MAX_SOURCE:,} characters")
         if _DIGITS.search(source):
-            raise OverBounds("it has a number of thousands of digits")
+            raise OverBounds("it has a number with thousands of digits")
         return TokenStream(_few(super()._tokenize(source, name, filename, state)), name, filename)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:

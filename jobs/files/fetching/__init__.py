@@ -45,7 +45,7 @@ def check(
     except (InvalidTarget, OutsideStorage) as error:
         raise ValueError(str(error)) from None
     if types == []:
-        raise ValueError("types=[]: name at least one, such as text/csv, or leave it out")
+        raise ValueError("types=[]: name at least one, such as text/csv, or omit it")
     if max_bytes is not None and max_bytes < 1:
         raise ValueError(f"max_bytes={max_bytes}: give at least 1")
     if not 0 < seconds <= MOST_SECONDS:
@@ -99,7 +99,7 @@ def fetch(
         last = fetched(source, file, most, seconds)
         type = kind_of(file).type
         if types is not None and not any(fnmatch(type, each.lower()) for each in types):
-            raise WrongType(f"{shown(source)} is {type}, but wanted is {' or '.join(types)}")
+            raise WrongType(f"{shown(source)} is {type}, not {' or '.join(types)}")
         path = out or f"{new_place(FOLDER, file)}/{_name(source, last)}"
         size, sha256 = file.stat().st_size, sha256_of(file)
         with storage.write(path) as target, explained("write", path):

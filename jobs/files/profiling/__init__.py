@@ -43,7 +43,7 @@ def profile(
     range: str | None = None,
     max_refused: int | None = None,
 ) -> dict[str, Any]:
-    """Say what the columns of the table in the stored file `source` contain.
+    """Profile the columns of the table in the stored file `source`.
 
     It is read as `file` reads it. Of each column there are the type, the rows without a value, how many
     values differ (approximately, past 10,000), the smallest and largest value, quantiles and mean of numbers

@@ -38,7 +38,7 @@ class NoScanner(UsageError):
 def scan(
     source: str, *, infected: Literal["fail", "report"] = "fail", partial: bool = False
 ) -> dict[str, Any]:
-    """Let the clamd that `PACKMULE_CLAMD` names look for viruses in the stored file `source`.
+    """Scan the stored file `source` for viruses with the clamd that `PACKMULE_CLAMD` names.
 
     A file in which something is found fails the job, or with `infected="report"` is reported. Before a file
     counts as clean, clamd must find the EICAR test file, and report an archive beyond its limits. With
@@ -57,9 +57,7 @@ def scan(
     storage, limits = current.resource(Storage), current.resource(InputLimits)
     url = current.resource(VirusScanner).url
     if url is None:
-        raise NoScanner(
-            f"{source} was not scanned: name a clamd in PACKMULE_CLAMD, such as tcp://clamav:3310"
-        )
+        raise NoScanner(f"{source} was not scanned: set PACKMULE_CLAMD to a clamd, such as tcp://clamav:3310")
     clamd, digest = Clamd(url), hashlib.sha256()
     with storage.read(source, limits.file_bytes) as file, file.open("rb") as content:
         size = file.stat().st_size
@@ -73,7 +71,7 @@ def scan(
 
         found = clamd.found_in(source, chunks())
     if found is not None and infected == "fail":
-        raise Infected(f"{source} has {found} in it, says {scanner}")
+        raise Infected(f"{source} contains {found}, says {scanner}")
     return {
         "source": source,
         "clean": found is None,

@@ -59,7 +59,9 @@ class Clamd:
         `UnfitScanner` or `ClamdUnavailable`.
         """
         if self.found_in("the EICAR test file", [b"X5O" + EICAR]) is None:
-            raise UnfitScanner(f"{self._nothing}: it doesn't find the EICAR test file: give it signatures")
+            raise UnfitScanner(
+                f"{self._nothing}: it doesn't detect the EICAR test file: update its signatures"
+            )
         if not is_partial_fine:
             try:
                 self.found_in("nested archives", [_nested()])
@@ -67,7 +69,7 @@ class Clamd:
                 pass
             else:
                 raise UnfitScanner(
-                    f"{self._nothing}: it calls files clean that it has scanned in part: put "
+                    f"{self._nothing}: it reports files as clean that it scanned only in part: put "
                     '"AlertExceedsMax yes" into its clamd.conf, or allow partial scans'
                 )
         with self._connected() as connection:
@@ -95,11 +97,11 @@ class Clamd:
         if finding := re.fullmatch("stream: (.+) FOUND", answer):
             found = one_line(finding[1], 200)
             if found.startswith(LIMITS):
-                raise ScanIncomplete(f"{name} is not scanned to its end: clamd says {found}")
+                raise ScanIncomplete(f"{name} was not scanned completely: clamd says {found}")
             return found
         if answer == "INSTREAM size limit exceeded. ERROR":
             raise ScanIncomplete(
-                f"{name} is not scanned: it's larger than the StreamMaxLength of clamd at {self.url}"
+                f"{name} was not scanned: it's larger than the StreamMaxLength of clamd at {self.url}"
             )
         raise ClamdUnavailable(f"{self._nothing}: it answered {one_line(answer, 200)!r}")
 
@@ -136,7 +138,7 @@ class Clamd:
             part = connection.recv(LONGEST_ANSWER)
             answer += part
             if not part or len(answer) > LONGEST_ANSWER:
-                raise ClamdUnavailable(f"{self._nothing}: it broke its answer off")
+                raise ClamdUnavailable(f"{self._nothing}: its answer was cut short")
         return answer[:-1].decode("utf-8", "replace")
 
 

@@ -103,7 +103,7 @@ def text(
     started = monotonic()
     storage, limits = current.resource(Storage), current.resource(InputLimits)
     if encoding is not None and not is_encoding(encoding):
-        raise UnfitOption(f"{source}: encoding can't be {encoding[:40]!r}: it is such as utf-8 or cp1252")
+        raise UnfitOption(f"{source}: encoding can't be {encoding[:40]!r}: use one such as utf-8 or cp1252")
     stem = PurePosixPath(safe_name(PurePosixPath(source).name)).stem
     with storage.read(source, limits.file_bytes) as file, temporary.folder() as work:
         kind = kind_of(file).type
@@ -114,7 +114,7 @@ def text(
                 f"{source} is {kind}, whose text can't be read: give PDF, DOCX, PPTX, HTML, RTF or text"
             )
         if thumbnails and kind != PDF:
-            raise UnfitOption(f"{source} is {kind}: thumbnails are of PDF only")
+            raise UnfitOption(f"{source} is {kind}: only PDFs have thumbnails")
         document = Document(source, file, work, encoding, max_pages)
         folder = (out or new_place("texts", file)).rstrip("/")
         name = f"{stem}.txt"

@@ -50,14 +50,16 @@ class Document:
         """Keep the number of pages. Raises `DocumentTooLarge` for too many."""
         if count > self.max_pages:
             raise DocumentTooLarge(
-                f"{self.source} has {count:,} pages, but {self.max_pages:,} are the most (max_pages)"
+                f"{self.source} has {count:,} pages, over the limit of {self.max_pages:,} (max_pages)"
             )
         self.pages = count
 
     def check_size(self, most: int) -> None:
         """Raise `DocumentTooLarge` for a file that would be read whole and is larger than `most`."""
         if (size := self.file.stat().st_size) > most:
-            raise DocumentTooLarge(f"{self.source} has {size:,} bytes; of this kind {most:,} are the most")
+            raise DocumentTooLarge(
+                f"{self.source} has {size:,} bytes, over the limit of {most:,} for its kind"
+            )
 
 
 def write(document: Document, pieces: Iterable[str], target: Path) -> int:

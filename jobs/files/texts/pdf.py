@@ -71,7 +71,7 @@ def _opened(document: Document) -> Iterator[PdfDocument]:
         content.seek(max(0, content.seek(0, 2) - TAIL))
         tail = content.read()
     if b"%%EOF" not in tail and b"startxref" not in tail:
-        raise document.broken("is cut: its end is missing")
+        raise document.broken("is truncated: its end is missing")
     try:
         opened = pypdfium2.PdfDocument(document.file)
     except pypdfium2.PdfiumError as error:
@@ -81,7 +81,7 @@ def _opened(document: Document) -> Iterator[PdfDocument]:
             ) from None
         if getattr(error, "err_code", None) == UNKNOWN_LOCK:
             raise DocumentLocked(
-                f"{document.source} is encrypted in a way that can't be read: save it without"
+                f"{document.source} is encrypted in an unknown way: save it without encryption"
             ) from None
         raise document.broken(f"is damaged: {_reason(error)}") from None
     try:

@@ -91,7 +91,9 @@ def unpack(
         },
     )
     if encoding is not None and not is_encoding(encoding):
-        raise UnfitOption(f"{source}: encoding can't be {encoding[:40]!r}: it is such as cp437 or shift_jis")
+        raise UnfitOption(
+            f"{source}: encoding can't be {encoding[:40]!r}: use one such as cp437 or shift_jis"
+        )
     with storage.read(source, limits.file_bytes) as file, file.open("rb") as content:
         folder = (out or new_place("unpacked", file)).rstrip("/")
         with storage.write_folder(folder, LISTING) as target:
@@ -131,7 +133,7 @@ def _members(source: str, content: BinaryIO, bounds: Bounds, encoding: str | Non
         return tars.members(source, pieces, encoding)
     if method is None:
         raise NotAnArchive(
-            f"{source} is no archive: give ZIP, 7z, tar, or a file in gzip, bzip2, xz or Zstandard"
+            f"{source} is not an archive: give ZIP, 7z, tar, or a file in gzip, bzip2, xz or Zstandard"
         )
     name = PurePosixPath(source).name
     stem = name[: -len(PurePosixPath(name).suffix)] if name.lower().endswith(SUFFIXES[method]) else name

@@ -49,7 +49,7 @@ class Paths:
     def _checked(self, name: str) -> list[str]:
         """The parts of a name that leads nowhere else."""
         if any(unicodedata.category(each) in {"Cc", "Cs"} for each in name):
-            raise UnfitMember("its name has control characters, or bytes that are no text")
+            raise UnfitMember("its name has control characters, or bytes that are not text")
         if "\\" in name:
             raise UnfitMember("its name has a backslash")
         if name.startswith("/") or DRIVE.match(name):

@@ -135,7 +135,7 @@ def decompressed(
                     if not data:
                         break
                     if is_one:
-                        raise BrokenArchive(f"{source} has more bytes than it says")
+                        raise BrokenArchive(f"{source} has more bytes than its header says")
                     reader = new()
                 has_begun = True
                 if found := reader.decompress(data, CHUNK):
@@ -144,7 +144,7 @@ def decompressed(
     except FAULTS as error:
         raise BrokenArchive(f"{source} is damaged: {error}") from None
     if has_begun and not reader.eof:
-        raise BrokenArchive(f"{source} is cut: its end is missing")
+        raise BrokenArchive(f"{source} is truncated: its end is missing")
 
 
 def pieces_of(read: Callable[[int], bytes], size: int | None = None) -> Iterator[bytes]:

@@ -122,14 +122,14 @@ class Stream:
         for piece in chain([rest], self.pieces):
             self._padding += len(piece)
             if piece.strip(b"\0") or self._padding > MOST_PADDING:
-                raise BrokenArchive(f"{self.source} has more behind its end: unpack that by hand")
+                raise BrokenArchive(f"{self.source} has more data after its end: unpack it by hand")
 
     def _some(self, most: int) -> bytes:
         """The next bytes, at least one and not more than `most`."""
         if self._at == len(self._held):
             self._held, self._at = next(self.pieces, b""), 0
             if not self._held:
-                raise BrokenArchive(f"{self.source} is cut: its end is missing")
+                raise BrokenArchive(f"{self.source} is truncated: its end is missing")
         piece = self._held[self._at : self._at + most]
         self._at += len(piece)
         return piece
@@ -154,7 +154,7 @@ def _number(source: str, digits: bytes) -> int:
     try:
         return int(digits.partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
-        raise BrokenArchive(f"{source} is damaged: {digits!r} is no size") from None
+        raise BrokenArchive(f"{source} is damaged: {digits!r} is not a size") from None
 
 
 def _name(block: bytes) -> bytes:

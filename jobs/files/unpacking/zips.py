@@ -86,10 +86,12 @@ def _check_directory(source: str, content: BinaryIO) -> None:
     """Raise `BrokenArchive` unless the directory is small enough to be read."""
     found = directory(content)
     if found is None:
-        raise BrokenArchive(f"{source} is cut: its directory is missing, or its comment holds another one")
+        raise BrokenArchive(
+            f"{source} is truncated: its directory is missing, or its comment holds another one"
+        )
     if found.size > MAX_DIRECTORY:
         raise BrokenArchive(
-            f"{source} has a directory of {found.size:,} bytes; {MAX_DIRECTORY:,} are the most"
+            f"{source} has a directory of {found.size:,} bytes, over the limit of {MAX_DIRECTORY:,}"
         )
 
 
@@ -140,7 +142,7 @@ def _content(name: str, content: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[b
             break
         yield piece
     if size != entry.file_size:
-        raise BrokenArchive(f"{name} has another size than the {entry.file_size:,} bytes that it says")
+        raise BrokenArchive(f"{name} differs in size from the {entry.file_size:,} bytes that its header says")
     if checksum != entry.CRC:
         raise BrokenArchive(f"{name} is damaged: its checksum is wrong")
 
@@ -151,7 +153,9 @@ def _unpacked(name: str, pieces: Iterable[bytes], method: int, content: BinaryIO
     if method == LZMA:
         return _after_lzma(name, pieces)
     if method not in METHODS:
-        raise NotAnArchive(f"{name} is packed by method {method}, which can't be read: pack it by deflate")
+        raise NotAnArchive(
+            f"{name} is packed with method {method}, which can't be read: pack it with deflate"
+        )
     return decompressed(name, pieces, NEW[METHODS[method]], is_one=True)
 
 

@@ -55,7 +55,7 @@ class Contract:
         said = {"new": new, "lost": lost, "changed": changed}
         if any(said.values()) and not self._widen:
             differences = "; ".join(f"{what}: {_names(names)}" for what, names in said.items() if names)
-            raise UnfitSchema(f"{self._source} doesn't fit its schema, by columns that are {differences}")
+            raise UnfitSchema(f"{self._source} doesn't fit its schema: columns are {differences}")
         columns = {**self.columns, **found}
         values = (
             quoted(name) if name in found else f"CAST(NULL AS {kind}) AS {quoted(name)}"

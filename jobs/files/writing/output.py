@@ -64,21 +64,21 @@ def output_of(
     """
     if to is None and out is None:
         if partition_by or safe:
-            raise UnfitOutput(f"{source}: say what to convert it to, such as csv")
+            raise UnfitOutput(f"{source}: give the format to convert it to, such as csv")
         return None
     suffix, compression = _suffixes(out or "")
     said = SUFFIXES.get(suffix)
     if to is None and said is None:
-        raise UnfitOutput(f"{out} has no suffix that says a format: use {', '.join(SUFFIXES)}, or say `to`")
+        raise UnfitOutput(f"{out} has no suffix that names a format: use {', '.join(SUFFIXES)}, or give `to`")
     if to is not None and said not in {None, to}:
         raise UnfitOutput(f"{out} is to be {to}, but its suffix is {suffix}: use .{to}")
     format = to or said or "parquet"
     if compression and format not in COMPRESSED:
-        raise UnfitOutput(f"{out} can't be compressed again: {format} is already")
+        raise UnfitOutput(f"{out} can't be compressed: {format} is already")
     if partition_by and (format not in PARTITIONED or compression):
         raise UnfitOutput(f"{source}: only {', '.join(sorted(PARTITIONED))} can be in partitions")
     if safe and format not in DELIMITED:
-        raise UnfitOutput(f"{source}: in {format} no text becomes a formula: leave safe_for_spreadsheets out")
+        raise UnfitOutput(f"{source}: in {format} no text becomes a formula: omit safe_for_spreadsheets")
     return Output(format, compression, tuple(dict.fromkeys(partition_by)), safe)
 
 

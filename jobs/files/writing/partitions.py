@@ -46,8 +46,8 @@ def write_partitions(database: Database, work: Work, table: Table, target: Path,
     for name, length in zip(output.partition_by, longest, strict=True):
         if length is not None and length > LONGEST:
             raise UnfitOutput(
-                f"{work.source}: column {name} has a value too long for the name of a folder, which has "
-                f"{LONGEST} bytes: partition by another"
+                f"{work.source}: column {name} has a value too long for a folder name of {LONGEST} bytes: "
+                "partition by another column"
             )
     shown = selected(table.columns, output)
     database.run(

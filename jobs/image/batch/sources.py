@@ -96,7 +96,7 @@ def _local(word: str, globs: Sequence[str], outside: set[str], is_alone: bool) -
         if path.is_file():
             long = "/".join(part for part in path.parts if part not in ("..", "/"))
             return [_Found(path.name, long, "file", word)]
-    raise MissingFile(f"there is no file {word:.200}; {STORED}PATH names one that is in the storage")
+    raise MissingFile(f"there is no file {word:.200}; {STORED}PATH names one in the storage")
 
 
 def _in_folder(folder: Path, globs: Sequence[str], outside: set[str], is_alone: bool) -> Iterator[_Found]:
@@ -166,13 +166,15 @@ def _fits(inner: str, globs: Sequence[str]) -> bool:
 
 def _nothing_in(folder: str, globs: Sequence[str]) -> NoImages:
     if globs:
-        return NoImages(f"no file in {folder} fits {' or '.join(globs)}")
+        return NoImages(f"no file in {folder} matches {' or '.join(globs)}")
     return NoImages(f"{folder} has no file that is named like an image: --glob '*' takes all")
 
 
 def _refuse_itself(said: str, folder: str, outside: set[str]) -> None:
     if folder in outside:
-        raise TargetIsSource(f"{said} has the sources: put the renditions into another folder, or one in it")
+        raise TargetIsSource(
+            f"{said} contains the sources: put the renditions into another folder, or a folder in it"
+        )
 
 
 def _named(found: Iterable[_Found]) -> list[Source]:

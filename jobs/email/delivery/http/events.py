@@ -76,7 +76,7 @@ def events(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> 
 def told(provider: str, body: bytes, headers: Mapping[str, str], key: str) -> Told:
     """What a request tells, as `events` says, and what keeps it from being sent again."""
     if provider not in PROVIDERS:
-        raise InvalidEvents(f"there is no provider {provider!r:.40}: they are {', '.join(PROVIDERS)}")
+        raise InvalidEvents(f"there is no provider {provider!r:.40}: use one of {', '.join(PROVIDERS)}")
     if len(body) > MOST_BYTES:
         raise InvalidEvents(f"events of {provider} have at most {MOST_BYTES:,} bytes")
     try:

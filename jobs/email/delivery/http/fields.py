@@ -158,7 +158,7 @@ def _structure(letter: Letter) -> tuple[Message, tuple[Sequence[Mailbox], ...]]:
     """The parts of a letter, and its recipients as to, cc and bcc: only those of the envelope."""
     message = letter.message
     if message is None:
-        raise Lacking("this provider needs the parts of a mail, and the letter has only its text")
+        raise Lacking("this provider needs the parts of a mail, and only its text is known")
     left = set(letter.recipients)
     found: list[list[Mailbox]] = []
     for some in (message.to, message.cc, message.bcc):

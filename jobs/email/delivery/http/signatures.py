@@ -48,7 +48,7 @@ def verify(provider: str, body: bytes, said: Any, headers: Mapping[str, str], ke
     if not keys:
         raise BadSignature(f"{provider}: there is no key that could verify its events")
     if not any(_VERIFIERS[provider](body, said, headers, each) for each in keys):
-        raise BadSignature(f"the events of {provider} are not signed with its key, or too old")
+        raise BadSignature(f"the events of {provider} are not signed with its key, or are too old")
 
 
 def check_key(provider: str, key: str) -> None:

@@ -83,7 +83,7 @@ class HttpWay:
         self.url = api or placed
         self.path = provider.path.format(host=self.host)
         if urlsplit(self.url).scheme not in {"http", "https"} or not urlsplit(self.url).hostname:
-            raise InvalidServer("?api= is an http:// or https:// URL of a host")
+            raise InvalidServer("?api= must be an http:// or https:// URL of a host")
 
     def __str__(self) -> str:
         """The provider's name."""

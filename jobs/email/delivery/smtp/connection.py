@@ -132,7 +132,7 @@ class Connection:
             return reply
         wanted = "AUTH XOAUTH2" if server.wants_oauth else "AUTH PLAIN or LOGIN"
         raise MailRefused(
-            f"{server} can't log {user} in: it offers no {wanted}; leave user and password out of the URL?"
+            f"{server} can't log {user} in: it offers no {wanted}; omit user and password from the URL?"
         )
 
     def _is_within_this_machine(self) -> bool:

@@ -79,7 +79,7 @@ class Packed:
                 raise ArchiveLocked(f"{source} is protected by a password: unpack it by hand")
             if not self.is_chain or coder.method in OTHERS:
                 name = OTHERS.get(coder.method, "several streams")
-                raise NotAnArchive(f"{source} is packed by {name}, which can't be read: pack it by LZMA2")
+                raise NotAnArchive(f"{source} is packed with {name}, which can't be read: pack it with LZMA2")
         content.seek(self.position)
         pieces: Iterator[bytes] = pieces_of(content.read, self.length)
         for coder, size in zip(self.coders, self.sizes, strict=True):
@@ -106,7 +106,7 @@ def _decoded(source: str, coder: Coder, pieces: Iterator[bytes], size: int) -> I
         raise BrokenArchive(f"{source} is damaged: a method has wrong properties") from None
     if filters[-1]["dict_size"] > MEMORY:
         raise NotAnArchive(
-            f"{source} needs {filters[-1]['dict_size']:,} bytes of memory, but {MEMORY:,} are the most: "
+            f"{source} needs {filters[-1]['dict_size']:,} bytes of memory, over the limit of {MEMORY:,}: "
             "pack it with a smaller dictionary"
         )
     return _decompressed(
@@ -124,7 +124,7 @@ def _filter(source: str, method: bytes, properties: bytes) -> dict[str, int]:
         return {"id": lzma.FILTER_DELTA, "dist": properties[0] + 1}
     if method not in JUMPS:
         raise NotAnArchive(
-            f"{source} is packed by the method {method.hex()}, which can't be read: pack it by LZMA2"
+            f"{source} is packed with the method {method.hex()}, which can't be read: pack it with LZMA2"
         )
     return {"id": JUMPS[method], "start_offset": int.from_bytes(properties, "little")}
 
@@ -145,7 +145,7 @@ def _of_size(source: str, pieces: Iterable[bytes], size: int) -> Iterator[bytes]
         size -= len(piece)
         yield piece
     if size:
-        raise BrokenArchive(f"{source} is damaged: a stream has another size than it says")
+        raise BrokenArchive(f"{source} is damaged: a stream's size differs from what its header says")
 
 
 def _decompressed(
@@ -162,7 +162,7 @@ def _decompressed(
             elif reader.needs_input:
                 data = next(pieces, b"")
             if not data and reader.needs_input:
-                raise BrokenArchive(f"{source} is cut: its end is missing")
+                raise BrokenArchive(f"{source} is truncated: its end is missing")
             found = reader.decompress(data, min(size, CHUNK))
             data = b""
             size -= len(found)

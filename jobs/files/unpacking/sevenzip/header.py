@@ -48,12 +48,12 @@ def contents(source: str, content: BinaryIO, check_count: Callable[[int], None])
     content.seek(0)
     start = content.read(START)
     if len(start) < START:
-        raise BrokenArchive(f"{source} is cut: its header is missing")
+        raise BrokenArchive(f"{source} is truncated: its header is missing")
     at, length, crc = struct.unpack_from("<QQI", start, 12)
     if zlib.crc32(start[12:]) != struct.unpack_from("<I", start, 8)[0]:
         raise BrokenArchive(f"{source} is damaged: its start has a wrong checksum")
     if START + at + length > size:
-        raise BrokenArchive(f"{source} is cut: its header is missing")
+        raise BrokenArchive(f"{source} is truncated: its header is missing")
     _check_size(source, length)
     content.seek(START + at)
     data = content.read(length)
@@ -78,7 +78,7 @@ def contents(source: str, content: BinaryIO, check_count: Callable[[int], None])
 
 def _check_size(source: str, size: int) -> None:
     if size > MAX_DIRECTORY:
-        raise BrokenArchive(f"{source} has a header of {size:,} bytes; {MAX_DIRECTORY:,} are the most")
+        raise BrokenArchive(f"{source} has a header of {size:,} bytes, over the limit of {MAX_DIRECTORY:,}")
 
 
 def _streams(header: Cursor, end: int) -> list[Packed]:

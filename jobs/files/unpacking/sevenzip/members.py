@@ -68,7 +68,7 @@ class _Solid:
         while size:
             piece = self._held or memoryview(next(self._pieces, b""))
             if not piece:
-                raise BrokenArchive(f"{source}: {name} is cut: its end is missing")
+                raise BrokenArchive(f"{source}: {name} is truncated: its end is missing")
             found, self._held = bytes(piece[:size]), piece[size:]
             size -= len(found)
             checksum = zlib.crc32(found, checksum)
