@@ -1,4 +1,4 @@
-"""`packmule files`: the files of jobs in the storage, listed, taken out and deleted."""
+"""`packmule files`: the files of jobs in the storage, listed, downloaded and deleted."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def files_get(app: App, names: tuple[str, ...], folder: Path, overwrite: bool, j
 
 @files.command("rm", cls=Audited)
 @click.argument("names", metavar="PATH|JOB...", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Delete files even if a job that has not ended uses them.")
+@click.option("--force", is_flag=True, help="Delete files even if a job or a schedule still needs them.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @click.pass_obj
 def files_rm(app: App, names: tuple[str, ...], force: bool, yes: bool) -> None:
@@ -139,7 +139,7 @@ def files_gc(
 ) -> int:
     """Delete files that jobs made and that are no longer needed.
 
-    Files that a job still uses stay until it has ended; so do files younger than an hour.
+    Files that a job or a schedule still needs stay, and so do files younger than an hour.
     """
     from packmule.jobs.retention.made import MADE, UPLOADS
     from packmule.jobs.retention.prune import prune

@@ -311,7 +311,7 @@ def test_mails_are_looked_at_in_a_browser(browser, dashboard, client, tmp_path):
         frame.get_by_text("Hello Ada").wait_for()
         assert frame.locator("img").first.evaluate("each => each.naturalWidth") == 1
         page.goto(f"{dashboard.address}/mails")
-        page.get_by_role("checkbox", name="Tick user1@example.org").check()
+        page.get_by_role("checkbox", name="Select user1@example.org").check()
         page.get_by_role("button", name="were sent", exact=True).click()
         page.get_by_text("1 mail is resolved").wait_for()
     assert unknown(client) == ["user0@example.org", "user2@example.org"]
