@@ -250,7 +250,7 @@ def schedule_run(app: App, name: str) -> None:
 @json_option
 @click.pass_obj
 def schedule_next(app: App, name: str, count: int, json: bool) -> None:
-    """Print the next COUNT (default 5) ticks of a schedule, even if paused."""
+    """Print the next COUNT (5) ticks of a schedule, even if it is paused."""
     from packmule.jobs.schedule_info import next_ticks, tick_text
     from packmule.terminal import show
 

@@ -141,7 +141,7 @@ def suppression_import(app: App, file: str, seconds: float | None) -> int:
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.pass_obj
 def suppression_export(app: App, file: str) -> None:
-    """Write the suppressed addresses and domains as CSV to FILE or standard output."""
+    """Write the suppression list as CSV to FILE or standard output."""
     from packmule.jobs.email.suppression.table import export
 
     if file == "-":
