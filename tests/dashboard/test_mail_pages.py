@@ -205,7 +205,7 @@ def test_bulk_sends_are_followed_and_steered(visit, client):
     assert "Waiting 120" in visit.text(path)
     assert "It is paused" in visit.post(f"{path}/pause")
     assert made.progress().state == "paused"
-    assert "so already" in visit.post(f"{path}/pause")
+    assert "already so" in visit.post(f"{path}/pause")
     assert "It is resumed" in visit.post(f"{path}/resume")
     assert "user7@example.org,waiting" in visit.get(f"/mail/results/{made.id}")
     assert "It is canceled" in visit.post(f"{path}/cancel")
