@@ -294,7 +294,7 @@ def returns_too_much(size: int) -> str:
 def test_a_job_whose_result_cannot_be_kept_is_not_performed_again():
     with testing.inline(raises=False):
         handle = returns_too_much.enqueue(2_000_000)
-    assert "returned 2,000,002 bytes, and a result may hold 1,048,576" in handle.refresh().error
+    assert "returned 2,000,002 bytes, but a result may hold 1,048,576" in handle.refresh().error
     assert (handle.status, runs) == ("failed", [2_000_000])
 
 

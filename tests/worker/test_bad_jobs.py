@@ -37,7 +37,7 @@ def test_jobs_that_misbehave_fail_with_their_reasons_and_their_worker_lives(serv
         children = children_of(process.pid)
         for job, reason in (
             (bad_jobs.recurse, "RecursionError: maximum recursion depth exceeded"),
-            (bad_jobs.return_much, "returned 200000002 bytes, but a result may hold 1048576"),
+            (bad_jobs.return_much, "returned 200,000,002 bytes, but a result may hold 1,048,576"),
             (bad_jobs.return_itself, "returned what JSON can't hold"),
             (
                 bad_jobs.return_nan,

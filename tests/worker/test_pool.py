@@ -291,7 +291,7 @@ def test_an_idle_worker_that_was_taken_for_dead_registers_again_with_its_next_jo
     ("job", "reason"),
     [
         ("unwritable", "returned what JSON can't hold"),
-        ("large", "returned 2000002 bytes, but a result may hold 1048576"),
+        ("large", "returned 2,000,002 bytes, but a result may hold 1,048,576"),
         ("exits", "SystemExit: 3"),
     ],
 )
