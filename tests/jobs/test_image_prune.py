@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -11,7 +14,7 @@ from redis import Redis
 from packmule.coordination.cache.cache import Cache
 from packmule.jobs import context
 from packmule.jobs.auditor import Auditor
-from packmule.jobs.image.serving.prune import NotPruned, image_prune, pruning
+from packmule.jobs.image.serving.prune import NotPruned, RenditionsLeft, image_prune, pruning
 from packmule.jobs.image.serving.served import FOLDER, SAFE_SECONDS, USES
 from packmule.jobs.storage import Storage
 from packmule.observe import audit
@@ -100,6 +103,27 @@ def test_a_rendition_that_vanishes_meanwhile_is_no_fault(kept, monkeypatch):
 
     monkeypatch.setattr(Storage, "delete", delete_after_another)
     assert image_prune(30 * DAY, 200) == {"renditions": 2, "bytes": 200, "deleted": 0}
+
+
+@pytest.fixture
+def pinned(kept: Storage) -> Iterator[str]:
+    """A rendition that nobody can delete: something is mounted there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    place = kept.locate(PATHS[3])
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    yield PATHS[3]
+    subprocess.run(["umount", place], check=True)
+
+
+def test_what_can_not_be_deleted_keeps_no_other(kept, client, pinned):
+    with pytest.raises(RenditionsLeft) as failed:
+        image_prune(1.5 * HOUR, 10_000)
+    assert str(failed.value) == (
+        f"1 of 3 can't be deleted, such as this: can't delete {pinned}: Device or resource busy"
+    )
+    assert left(kept) == [PATHS[0], pinned]
+    assert sorted(client.zrange(USES, 0, -1)) == [PATHS[0].encode(), pinned.encode()]
 
 
 def test_its_schedule_can_be_kept():

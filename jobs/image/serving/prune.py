@@ -17,7 +17,7 @@ from packmule.jobs.auditor import Auditor
 from packmule.jobs.image.serving.served import FOLDER, SAFE_SECONDS, USES
 from packmule.jobs.job import job
 from packmule.jobs.schedule import Schedule, of_settings
-from packmule.jobs.storage import Storage
+from packmule.jobs.storage import Storage, StorageError, StorageUnavailable
 
 SCHEDULE = "image-prune"
 EVERY = "1h"
@@ -28,13 +28,17 @@ class NotPruned(Error):
     """It can't be known which renditions are in use."""
 
 
+class RenditionsLeft(StorageError):
+    """Some renditions that are to go can't be deleted."""
+
+
 @job(queue="low", timeout=3600, singleton=True, singleton_policy="skip", result_ttl=3600)
 def image_prune(keep: float, most: int) -> dict[str, int]:
     """Delete served renditions that were not used for `keep` seconds, and what exceeds `most` bytes.
 
     Those that were used least recently go first, and none that was used a moment ago. The audit has them
-    before. Returns how many there are, their bytes, and how many were deleted. Raises `NotPruned` and
-    `StorageError`.
+    before. Returns how many there are, their bytes, and how many were deleted. Raises `NotPruned`,
+    `StorageError`, and `RenditionsLeft` when all else is deleted.
     """
     storage, redis = current.resource(Storage), current.resource(Cache).client
     try:
@@ -49,7 +53,7 @@ def _pruned(storage: Storage, redis: Redis, keep: float, most: int) -> dict[str,
     now, auditor = time.time(), current.resource(Auditor)
     sizes = {each.path: each.bytes or 0 for each in storage.files(f"{FOLDER}/")}
     uses = _uses(redis, list(sizes), now)
-    total, deleted = sum(sizes.values()), 0
+    total, deleted, faults = sum(sizes.values()), 0, list[StorageError]()
     oldest_first = sorted(sizes, key=lambda path: (uses[path], path))
     for start in range(0, len(oldest_first), AT_ONCE):
         window = oldest_first[start : start + AT_ONCE]
@@ -60,9 +64,21 @@ def _pruned(storage: Storage, redis: Redis, keep: float, most: int) -> dict[str,
                 total -= spare[path]
         if spare:
             auditor.deletes("image prune", list(spare), len(spare), sum(spare.values()))
-        deleted += sum(map(storage.delete, spare))
+        for path, size in spare.items():
+            try:
+                deleted += storage.delete(path)
+            except StorageUnavailable:
+                raise
+            except StorageError as fault:  # which is no reason to keep all others
+                current.log(str(fault), level="warning")
+                faults.append(fault)
+                sizes[path] = size
         current.progress(start + len(window), len(oldest_first), f"{deleted:,} deleted")
     _forget(redis, sizes)
+    if faults:
+        raise RenditionsLeft(
+            f"{len(faults):,} of {len(faults) + deleted:,} can't be deleted, such as this: {faults[0]}"
+        )
     return {"renditions": len(sizes), "bytes": total, "deleted": deleted}
 
 
