@@ -17,6 +17,7 @@ from packmule.dashboard.api.jobs import LONGEST_PAUSE, Waiting
 from packmule.dashboard.api.preparing import CALLBACKS, of_callback, prepared
 from packmule.dashboard.api.scopes import Scope
 from packmule.dashboard.api.shown import as_shown
+from packmule.dashboard.api.spans import SpanText
 from packmule.dashboard.api.steering import Lending, ReadToken, lent
 from packmule.errors import Error
 from packmule.jobs import batch_state, keys
@@ -29,15 +30,15 @@ class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A batch to be made: it can't end before it is sealed.
 
     `on_complete` is enqueued when all of its jobs have ended, and `on_success` if all of them finished. With
-    `collect` it keeps what each job returned. It is kept for `keep` seconds after its end, and may be a part
-    of the batch `parent`.
+    `collect` it keeps what each job returned. It is kept for `keep` after its end, and may be a part of the
+    batch `parent`.
     """
 
     name: Annotated[str, Meta(max_length=1000)] = ""
     on_complete: NewJob | None = None
     on_success: NewJob | None = None
     collect: bool = False
-    keep: Annotated[float, Meta(ge=1, le=LONGEST_SPAN)] = KEEP
+    keep: Annotated[float, Meta(ge=1, le=LONGEST_SPAN)] | SpanText = KEEP
     parent: str | None = None
 
 
@@ -152,9 +153,9 @@ async def read_batch(call: Call) -> BatchInfo:
 @endpoint("GET", "/batches/{id}/wait", Scope.READ, query=Waiting, answer=BatchInfo, thing="batch",
           takes_token=True, may=(404,))  # fmt: skip
 async def wait_for_batch(call: Call) -> BatchInfo:
-    """Wait until a batch has ended, or for `timeout` seconds, and read it then: look at its state."""
+    """Wait until a batch has ended, or for `timeout`, and read it then: look at its state."""
     began = time.monotonic()
-    with call.service.waiting(call.query.timeout) as timeout:
+    with call.service.waiting(call.query.seconds()) as timeout:
         while True:
             found = await call.service.batch(call.path["id"])
             left = timeout - (time.monotonic() - began)

@@ -14,6 +14,7 @@ from packmule.dashboard.api.endpoint import Call, Endpoint, endpoint
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
 from packmule.dashboard.api.shown import ShownJob, as_shown, shown
+from packmule.dashboard.api.spans import SpanText, seconds_up_to
 from packmule.jobs import registry
 from packmule.jobs.arguments import schema
 from packmule.jobs.job_filter import STATUSES, InvalidFilter, JobFilter
@@ -68,9 +69,13 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """How long to wait, in seconds."""
+    """How long to wait: seconds, or a text such as 45s."""
 
-    timeout: Annotated[float, Meta(ge=0, le=LONGEST_WAIT)] = 30.0
+    timeout: Annotated[float, Meta(ge=0, le=LONGEST_WAIT)] | SpanText = 30.0
+
+    def seconds(self) -> float:
+        """How many seconds that is. Raises `Refused`."""
+        return seconds_up_to(LONGEST_WAIT, self.timeout, "timeout", in_query=True)
 
 
 class JobTypeInfo(msgspec.Struct, frozen=True):
@@ -127,9 +132,9 @@ async def read_job(call: Call) -> ShownJob:
     may=(404,),
 )  # fmt: skip
 async def wait_for_job(call: Call) -> ShownJob:
-    """Wait until the job has ended, or for `timeout` seconds, and read it then: look at its status."""
+    """Wait until the job has ended, or for `timeout`, and read it then: look at its status."""
     began = time.monotonic()
-    with call.service.waiting(call.query.timeout) as timeout:
+    with call.service.waiting(call.query.seconds()) as timeout:
         while True:
             info = await call.service.read(call.path["id"])
             waited = time.monotonic() - began

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import typing
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
-import msgspec
-
+from packmule.dashboard.api.spans import SpanText
 from packmule.jobs.options import JobOptions
 from packmule.jobs.spans import Span
-
-_Text = Annotated[str, msgspec.Meta(description="A span: 90s, 5m, 1h30m, 2d.", examples=["5m"])]
 
 
 def _json_type(kind: Any) -> Any:
     """The type in JSON of an option that has this one in Python, where a span may be a `timedelta`, too."""
     args = typing.get_args(kind)
     if set(typing.get_args(Span)) <= set(args):
-        return float | _Text | None
+        return float | SpanText | None
     takes_spans = any(Span in typing.get_args(each) for each in args)
-    return list[float | _Text] | None if takes_spans else kind
+    return list[float | SpanText] | None if takes_spans else kind
 
 
 JsonJobOptions = TypedDict(  # type: ignore[misc]  # made of those of Python

@@ -14,6 +14,7 @@ from packmule.dashboard.api.idempotency import Idempotency, Repeat, idempotency
 from packmule.dashboard.api.preparing import CALLBACKS, at, moved, of_callback, prepared
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.spans import SpanText
 from packmule.errors import Conflict, Error
 from packmule.jobs import batch_state
 from packmule.jobs.batch import KEEP
@@ -53,7 +54,7 @@ class NewFlow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_complete: NewJob | None = None
     on_success: NewJob | None = None
     collect: bool = False
-    keep: Annotated[float, Meta(ge=1, le=LONGEST_SPAN)] = KEEP
+    keep: Annotated[float, Meta(ge=1, le=LONGEST_SPAN)] | SpanText = KEEP
 
 
 class FlowMade(msgspec.Struct, frozen=True):

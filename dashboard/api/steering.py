@@ -12,6 +12,7 @@ from packmule.dashboard.api.enqueueing import Enqueued
 from packmule.dashboard.api.idempotency import Repeat, idempotency
 from packmule.dashboard.api.problems import Fault, Refused
 from packmule.dashboard.api.scopes import Scope
+from packmule.dashboard.api.spans import SpanText, seconds_up_to
 from packmule.jobs import control, copying, keys, reader, signaling
 from packmule.jobs.acts import ACTS
 from packmule.jobs.client import UnknownQueue
@@ -23,9 +24,9 @@ LONGEST_CANCEL = 10.0
 
 
 class Canceling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many seconds a running job has to end."""
+    """How long a running job has to end: seconds, or a text such as 5s."""
 
-    timeout: Annotated[float, Meta(ge=0, le=LONGEST_CANCEL)] = 5.0
+    timeout: Annotated[float, Meta(ge=0, le=LONGEST_CANCEL)] | SpanText = 5.0
 
 
 class JobStatus(msgspec.Struct, frozen=True):
@@ -98,8 +99,8 @@ class ReadToken(msgspec.Struct, frozen=True):
 )  # fmt: skip
 def cancel(call: Call) -> JobStatus:
     """Cancel a job, or stop it if it runs; one that has ended keeps its status."""
-    id = call.path["id"]
-    return JobStatus(id, control.cancel(call.service.client, id, call.body.timeout))
+    id, timeout = call.path["id"], seconds_up_to(LONGEST_CANCEL, call.body.timeout, "timeout")
+    return JobStatus(id, control.cancel(call.service.client, id, timeout))
 
 
 @endpoint("POST", "/jobs/{id}/retry", Scope.ACT, answer=JobStatus, action="job retry", may=(404, 409))

@@ -10,7 +10,7 @@ from rq import Queue
 
 from packmule.coordination.redis.connection import connect
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.jobs import schedule_store
+from packmule.jobs import keys, schedule_store
 from packmule.jobs.flow import Flow
 from packmule.jobs.schedule import schedule
 from packmule.tests.command_line import until
@@ -85,6 +85,21 @@ def test_a_job_is_steered(api: Api) -> None:
     assert api.http.post(f"/jobs/{id}/retry").json()["status"] == "queued"
     assert api.http.delete(f"/jobs/{id}").status_code == 204
     assert api.http.delete(f"/jobs/{id}").status_code == 404
+
+
+def test_the_time_for_a_cancel_and_for_keeping_a_batch_may_be_texts(api: Api) -> None:
+    id = api.enqueue("report", "a")
+    for timeout in ("11s", "soon", -1, 11, None):
+        refused = api.http.post(f"/jobs/{id}/cancel", json={"timeout": timeout})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "#/timeout")
+    assert api.http.post(f"/jobs/{id}/cancel", json={"timeout": "2s"}).json()["status"] == "canceled"
+    batch = api.http.post("/batches", json={"keep": "2d"}).json()["batch"]
+    assert api.redis.hget(keys.batch_key(batch), "keep") == b"172800"
+    node = {"job": NAME + "report", "args": ["a"]}
+    flow = api.http.post("/flows", json={"nodes": [node | {"name": "a"}], "keep": "2d"}).json()["flow"]
+    assert api.redis.hget(keys.batch_key(flow), "keep") == b"172800"
+    for keep in ("0s", "soon"):
+        assert api.http.post("/batches", json={"keep": keep}).status_code == 422
 
 
 def test_a_batch_goes_from_its_making_to_its_end(api: Api) -> None:

@@ -201,5 +201,9 @@ def test_waiting_ends_with_the_job_or_the_time(api: Api, monkeypatch: pytest.Mon
     late = api.enqueue("report", "b")
     monkeypatch.setattr(service, "MOST_WAITS", 0)
     assert api.http.get(f"/jobs/{late}/wait", params={"timeout": 60}).json()["status"] == "queued"
-    for timeout in ("-1", "61", "nan", "soon", "9" * 300):
-        assert api.http.get(f"/jobs/{id}/wait", params={"timeout": timeout}).status_code == 422
+    for timeout in ("-1", "61", "nan", "soon", "9" * 300, "2m", "-PT1S", ""):
+        refused = api.http.get(f"/jobs/{id}/wait", params={"timeout": timeout})
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["parameter"] == "timeout"
+    for timeout in ("1m", "0.30000000000000004", "PT5S"):
+        assert api.http.get(f"/jobs/{id}/wait", params={"timeout": timeout}).json()["status"] == "finished"
