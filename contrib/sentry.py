@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from sentry_sdk.utils import event_from_exception
 from packmule import hooks
 from packmule.hooks import Enqueueing, Performing
 from packmule.jobs import registry
-from packmule.jobs.masking import masked_call
+from packmule.jobs.masking import masked, masked_call
+from packmule.worker.process.hush import Hush
 
 if TYPE_CHECKING:
     from sentry_sdk._types import MonitorConfig
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 ORIGIN = "auto.queue.packmule"
 JOBS = "packmule.jobs"
 """The logger of the lines about jobs."""
+
+OURS = ("packmule.contrib.", "packmule.worker.")
+"""Modules whose frames hold whole calls as texts, and tell nothing about a job's error."""
 
 ENDED = ("finished", "failed", "stopped")
 """The outcomes after which a job doesn't run again by itself."""
@@ -56,6 +60,8 @@ def watch(job: Performing) -> Iterator[None]:
             scope.set_tag("packmule.queue", job.queue)
             scope.set_tag("packmule.attempt", job.attempt)
             scope.set_context("packmule", _facts(job))
+            if hide := _hiding(job):
+                scope.add_event_processor(hide)
             try:
                 yield
             finally:
@@ -103,6 +109,27 @@ def _facts(job: Performing) -> dict[str, Any]:
         args, kwargs = masked_call(job.name, job.args, job.kwargs)
         facts |= {"args": args, "kwargs": kwargs}
     return facts
+
+
+def _hiding(job: Performing) -> Callable[[Any, Any], Any] | None:
+    """What hides the secrets of a call in all that is reported meanwhile, the variables of frames too."""
+    try:
+        called = registry.find(job.name)
+    except registry.NotRegistered:  # one that RQ alone knows
+        return None
+    if not called.secrets:
+        return None
+    hush = Hush(called, job.args, job.kwargs)
+
+    def hide(event: Any, _: Any) -> Any:
+        for each in (event.get("exception") or {}).get("values", ()):
+            for frame in (each.get("stacktrace") or {}).get("frames", ()):
+                is_ours = str(frame.get("module")).startswith(OURS)
+                # By name, too: a short secret is hidden nowhere else.
+                frame["vars"] = {} if is_ours else masked(frame.get("vars") or {}, called.secrets)
+        return hush.value(event)
+
+    return hide
 
 
 def _report(error: BaseException) -> None:

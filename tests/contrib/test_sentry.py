@@ -97,6 +97,22 @@ def test_an_error_is_reported_once_the_job_failed_for_good(shop, client, intake)
     assert "args" not in event["contexts"]["packmule"]
 
 
+def test_secrets_that_annotations_mark_are_in_nothing_that_is_reported(shop, client, intake, tmp_path):
+    (tmp_path / "project_hooks.py").write_text(PROJECT)
+    Client(client).enqueue(hooked_jobs.pays, "4242-4242\n-11", pin="907", note="for ada")
+    perform(shop, PACKMULE_HOOKS="project_hooks,packmule.contrib.sentry")
+    until(lambda: len(intake.of("event")) == 2, "the line that it logs, and its error")
+    reported = json.dumps(intake.items)
+    assert "4242-4242" not in reported
+    (error,) = [each for each in intake.of("event") if "exception" in each]
+    found = error["exception"]["values"][0]
+    assert found["value"] == "unknown: {'card': '(hidden)', 'of': ['(hidden)', 'for ada']}"
+    (frame,) = [each for each in found["stacktrace"]["frames"] if each["function"] == "pays"]
+    known = {"card": "'(hidden)'", "of": ["'(hidden)'", "'for ada'"]}
+    assert frame["vars"] == {"card": "(hidden)", "pin": "(hidden)", "note": "'for ada'", "known": known}
+    assert "907" not in json.dumps([each.get("vars") for each in found["stacktrace"]["frames"]])
+
+
 def test_a_job_that_runs_again_leaves_a_breadcrumb_for_what_fails_later(shop, client, intake):
     jobs = Client(client)
     jobs.enqueue(hooked_jobs.fails_once)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from contextlib import suppress
 from contextvars import ContextVar
+from typing import Annotated
 
-from packmule import Retry, current, job
+from packmule import Retry, Secret, current, job
 
 BOUND = ContextVar("BOUND", default="nothing")
 
@@ -21,6 +23,13 @@ def add(a: int, b: int = 0) -> int:
 @job
 def fails() -> None:
     raise ZeroDivisionError("division by zero")
+
+
+@job
+def pays(card: Annotated[str, Secret], pin: Annotated[str, Secret], note: str) -> None:
+    known = {"card": card, "of": [card, note]}
+    logging.getLogger("shop").error("no account has the card %s", card)
+    raise LookupError(f"unknown: {known}")
 
 
 @job(retries=1, retry_intervals=[0])

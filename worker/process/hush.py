@@ -32,7 +32,8 @@ class Hush:
         given = [(part(job.secrets, str(place)), value) for place, value in enumerate(plain_args)]
         given += [(part(job.secrets, name, EACH_NAMED), value) for name, value in plain_kwargs.items()]
         texts = {text for parts, value in given for text in texts_in(value, parts) if len(text) >= SHORTEST}
-        texts |= {repr(text)[1:-1] for text in texts}  # as errors quote it
+        for _ in range(2):
+            texts |= {repr(text)[1:-1] for text in texts}  # as errors quote it, and what quotes errors
         self._texts = sorted(texts, key=len, reverse=True)
 
     def text(self, text: str) -> str:
@@ -48,19 +49,20 @@ class Hush:
     def line(self, line: bytes) -> bytes:
         """A line of the job's log, as `jobs.said.line` wrote it, without secrets."""
         at, level, *said = msgspec.json.decode(line)
-        return msgspec.json.encode((at, level, *map(self._value, said)))
+        return msgspec.json.encode((at, level, *map(self.value, said)))
 
     def hearing(self, hear: Hear) -> Hear:
         """`hear`, whose lines are without secrets."""
         return lambda *job: HushedSaid(hear(*job), self)
 
-    def _value(self, value: Any) -> Any:
+    def value(self, value: Any) -> Any:
+        """`value`, whatever lists and mappings hold it, without secrets."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
-            return {name: self._value(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [*map(self._value, value)]
+            return {self.value(name): self.value(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [*map(self.value, value)]
         return MASK if str(value) in self._texts else value
 
 
