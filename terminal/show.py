@@ -8,11 +8,12 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -51,6 +52,21 @@ def as_json(value: Any) -> None:
 def as_pretty_json(value: Any) -> None:
     """Print `value` as JSON in lines that a person reads."""
     print(pretty_json(value))
+
+
+class _Table(Table):
+    """A table whose lines end with their last text, where rich's are filled up with blanks."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        filled = cast(Iterable[Segment], super().__rich_console__(console, options))
+        for line in Segment.split_lines(filled):
+            while line and not line[-1].text.strip(" "):
+                line.pop()
+            if line:
+                text, style, control = line.pop()
+                line.append(Segment(text.rstrip(" "), style, control))
+            yield from line
+            yield Segment.line()
 
 
 def table(
@@ -93,7 +109,7 @@ def grid(
         whole, words = _widths(columns, cells, (cut, shorten))
     gap = 2 if sum(whole) + 2 * (len(columns) - 1) <= width else 1
     widths = _fitted(whole, words, width - gap * (len(columns) - 1))
-    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    made = _Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for position, column in enumerate(columns):
         is_figure = position > 0 and all(_is_figure(row[position]) for row in rows)
         justify = "right" if is_figure else "left"
@@ -173,7 +189,7 @@ def wrapped(text: str, indent: str = "") -> None:
 
 def facts(pairs: Mapping[str, Any]) -> None:
     """Print names and values in two columns; what is unknown or empty is left out."""
-    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid = _Table(box=None, pad_edge=False, show_header=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs.items():

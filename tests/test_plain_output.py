@@ -161,6 +161,7 @@ def is_plain(done: Done) -> None:
     for output in (done.stdout, done.stderr):
         assert not UNSEEN.search(output), output.encode("unicode_escape")
         assert not re.search(r"^forged", output, re.MULTILINE), output
+        assert not re.search(r" $", output, re.MULTILINE), "a line ends with blanks"
     assert "Traceback (most recent" not in done.stderr, done.stderr
     assert "[/red]" in done.stdout + done.stderr
 
