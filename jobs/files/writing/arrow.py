@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from packmule.jobs.files.database import Database
 from packmule.jobs.files.table import Table, Work
 from packmule.jobs.files.writing.output import Output, UnfitOutput
 from packmule.jobs.files.writing.selection import selected
-from packmule.jobs.storage import StorageError
 
 
 def write_arrow(
@@ -30,12 +28,8 @@ def write_arrow(
     options = pyarrow.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
     new = pyarrow.ipc.new_stream if output.format == "arrows" else pyarrow.ipc.new_file
     done = 0
-    try:
-        with target.open("wb") as file, new(file, schema, options=options) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-                done += batch.num_rows
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise StorageError(f"can't write an Arrow file of {work.source}: {reason}") from error
+    with target.open("wb") as file, new(file, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            done += batch.num_rows
     return done, []

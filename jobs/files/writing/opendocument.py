@@ -25,7 +25,6 @@ from packmule.jobs.files.writing.opendocument_parts import (
     TYPE,
 )
 from packmule.jobs.files.writing.output import Output, UnfitOutput
-from packmule.jobs.storage import StorageError
 from packmule.plain_text import plain
 from packmule.units import KIB
 
@@ -48,16 +47,13 @@ def write_opendocument(
     Raises `UnfitOutput` if the table has more rows than a sheet, or a text that a cell can't hold.
     """
     cells = Cells(work, table, "OpenDocument", FIRST_DAY)
-    try:
-        with zipfile.ZipFile(target, "w") as archive:
-            # The first member, as it is: that is how the file tells what it is.
-            archive.writestr(zipfile.ZipInfo("mimetype"), TYPE)
-            archive.writestr(_member("META-INF/manifest.xml"), MANIFEST)
-            archive.writestr(_member("styles.xml"), STYLES)
-            with archive.open(_member("content.xml"), "w") as part:
-                done = _write_content(work, table, cells.rows(database, output), part)
-    except OSError as error:
-        raise StorageError(f"can't write a spreadsheet of {work.source}: {error.strerror}") from error
+    with zipfile.ZipFile(target, "w") as archive:
+        # The first member, as it is: that is how the file tells what it is.
+        archive.writestr(zipfile.ZipInfo("mimetype"), TYPE)
+        archive.writestr(_member("META-INF/manifest.xml"), MANIFEST)
+        archive.writestr(_member("styles.xml"), STYLES)
+        with archive.open(_member("content.xml"), "w") as part:
+            done = _write_content(work, table, cells.rows(database, output), part)
     return done, cells.warnings
 
 

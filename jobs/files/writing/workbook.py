@@ -32,9 +32,10 @@ def write_workbook(
     cells = Cells(work, table, "Excel", FIRST_DAY)
     try:
         return _written(cells, database, work, table, target, output), cells.warnings
-    except (OSError, XlsxWriterException) as error:
-        reason = str(error).rpartition("] ")[2]
-        raise StorageError(f"can't write a workbook of {work.source}: {reason}") from error
+    except XlsxWriterException as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None  # what the system said
+        raise StorageError(f"can't write a workbook of {work.source}: {error}") from error
 
 
 def _written(cells: Cells, database: Database, work: Work, table: Table, target: Path, output: Output) -> int:
