@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from packmule.errors import UsageError
+from packmule.jobs.files import scripts
 from packmule.jobs.files.database import Database
 from packmule.jobs.files.refusals import Refusals
 from packmule.jobs.files.signatures import ARROW_STREAM, kind_of
@@ -149,14 +148,7 @@ class _Batches:
             "is_counting": is_counting,
             "report": str(self._report),
         }
-        script = Path(__file__).with_name("arrow_batches.py")
-        return subprocess.Popen(  # noqa: S603  our own script
-            # -P keeps this folder off the script's path, because its modules' names could shadow others.
-            [sys.executable, "-P", str(script), json.dumps(wanted)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        return scripts.started("arrow_batches.py", wanted)
 
     def _told(self) -> dict[str, Any]:
         """What the process has reported. Raises `ArrowRefused` if that is a fault, or if it has died."""

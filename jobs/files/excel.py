@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from packmule.errors import UsageError
+from packmule.jobs.files import scripts
 from packmule.jobs.files.database import Database, quoted
 from packmule.jobs.files.doubts import doubtful
 from packmule.jobs.files.refusals import Refusals
@@ -91,7 +90,6 @@ def read_sheet(work: Work, report: Report) -> dict[str, Any]:
     Each row begins with its number in the workbook, and the header is left out. Raises `WorkbookRefused`.
     """
     file = _checked(work)
-    script = Path(__file__).with_name("sheet.py")
     reading = work.reading
     wanted = {
         "source": str(file),
@@ -104,14 +102,7 @@ def read_sheet(work: Work, report: Report) -> dict[str, Any]:
         "memory": MEMORY,
     }
     found: dict[str, Any] = {}
-    with subprocess.Popen(  # noqa: S603  our own script
-        # -P keeps this folder off the script's path, because its modules' names could shadow others.
-        [sys.executable, "-P", str(script), json.dumps(wanted)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as process:
+    with scripts.started("sheet.py", wanted) as process:
         try:
             for line in process.stdout or ():
                 found = json.loads(line)
