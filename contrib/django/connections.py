@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
@@ -14,7 +15,7 @@ from packmule.hooks import Performing
 
 _process = os.getpid()
 _inherited: list[object] = []
-"""Connections of a process that forked this one: to close or free them would end them there."""
+"""Connections and pools of a process that forked this one: to close or free them would end them there."""
 
 
 class Connections(AbstractContextManager[None], AbstractAsyncContextManager[None]):
@@ -54,7 +55,16 @@ def _begin() -> None:
         _process = os.getpid()
         for connection in connections.all(initialized_only=True):
             _leave(connection)
+        _leave_pools()
     close_old_connections()
+
+
+def _leave_pools() -> None:
+    """Forget psycopg's pools (`"OPTIONS": {"pool": ...}`), so that Django makes new ones."""
+    postgresql = sys.modules.get("django.db.backends.postgresql.base")
+    pools = postgresql.DatabaseWrapper._connection_pools if postgresql else {}
+    _inherited.extend(pools.values())
+    pools.clear()
 
 
 def _leave(connection: Any) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -205,6 +206,53 @@ def test_a_call_that_does_not_fit_is_refused_within_the_transaction(project: Pro
             print(error, Order.objects.filter(payer="never").count())
     """)
     assert said == "orders.jobs.pay: argument order: expected `int`, got `str` 0"
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """The folder of the socket of a Postgres server, which doesn't run as root."""
+    pytest.importorskip("psycopg_pool")
+    folders = [*map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"))), os.environ["PATH"]]
+    initdb = shutil.which("initdb", path=os.pathsep.join(folders))
+    if initdb is None:
+        pytest.skip("Postgres is not here")
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    home = tempfile.mkdtemp(prefix="shop")
+    if nobody:
+        os.chown(home, 65534, 65534)
+    data, options = f"{home}/data", f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
+    pg_ctl = [str(Path(initdb).with_name("pg_ctl")), "-D", data, "-l", f"{home}/log", "-w"]
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, cwd=home, stdout=subprocess.DEVNULL, timeout=120, **nobody)  # type: ignore[call-overload]
+
+    run(initdb, "-D", data, "-U", "shop", "-A", "trust", "--no-sync")
+    run(*pg_ctl, "-o", options, "start")
+    os.chmod(home, 0o755)  # noqa: PTH101  mkdtemp's is the owner's alone
+    yield home
+    run(*pg_ctl, "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+def test_isolated_jobs_leave_the_workers_pool_of_connections_alone(tmp_path: Path, postgres: str):
+    import psycopg_pool
+
+    with private_server() as server:
+        project = Project(tmp_path, server.url, sys.executable)
+        installed = Path(psycopg_pool.__file__).parents[1]
+        project.environment |= {"SHOP_POSTGRES": postgres, "PYTHONPATH": f"{ROOT}{os.pathsep}{installed}"}
+        project.manage("migrate", "--verbosity", "0")
+        with project.worker():
+            done = project.run(
+                """
+                order = Order.objects.create().pk
+                waits = {"timeout": 60}
+                paid = [pay.enqueue(order).result(**waits) == order for _ in range(2)]
+                apart = [count_apart.enqueue().result(**waits)[0] for _ in range(2)]
+                print(paid, apart, pay.enqueue(order).result(**waits) == order)
+                """
+            )
+    assert done == "[True, True] [1, 1] True"
 
 
 def test_isolated_and_async_jobs_have_connections_of_their_own(project: Project):

@@ -1,4 +1,4 @@
-"""A small project: one app with jobs and tasks, one database in a file."""
+"""A small project: one app with jobs and tasks, one database, in a file or behind a pool of connections."""
 
 import importlib.util
 import os
@@ -14,6 +14,14 @@ DATABASES = {
         "OPTIONS": {"timeout": 20},
     }
 }
+if "SHOP_POSTGRES" in os.environ:
+    DATABASES["default"] = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "postgres",
+        "USER": "shop",
+        "HOST": os.environ["SHOP_POSTGRES"],
+        "OPTIONS": {"pool": True},
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PACKMULE = {"REDIS_URL": os.environ["SHOP_REDIS"], "QUEUES": ["high", "default", "low"]}
 TASKS = {
