@@ -9,6 +9,7 @@ from typing import Any, Literal
 from redis import Redis
 
 from packmule.jobs.client import Client
+from packmule.jobs.delivery import BatchClosed
 from packmule.jobs.flow import Flow
 from packmule.jobs.handed import Handed
 from packmule.jobs.handle import JobHandle
@@ -54,7 +55,12 @@ class Pipeline:
         """
         flow = self.flow(source, id, client)
         note(flow.redis, flow.id)
-        return flow.start()
+        try:
+            return flow.start()
+        except BatchClosed:
+            if id is None or not flow.state().is_sealed:
+                raise
+            return flow  # somebody else has started it meanwhile, and it is over
 
     def flow(self, source: str, id: str | None = None, client: Client | Redis | None = None) -> Flow:
         """The flow for `source`, which is yet to be started."""

@@ -169,6 +169,7 @@ class Watcher:
         """Do something with a file; what goes wrong is said once, and tried again after a while."""
         try:
             act(seen)
+            seen.told = ""
         except (RedisError, ServerFailed):
             raise
         except (FileNotFoundError, MissingFile):

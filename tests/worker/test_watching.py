@@ -16,7 +16,7 @@ from packmule.jobs.client import Client
 from packmule.jobs.pipelines import Pipeline, content, step, watching
 from packmule.jobs.pipelines.inbox import Inbox
 from packmule.jobs.pipelines.watching import Watcher
-from packmule.jobs.storage import Storage
+from packmule.jobs.storage import Storage, StorageError
 from packmule.tests.worker import pipeline_jobs
 from packmule.tests.worker.pools import until
 from packmule.worker import Worker
@@ -237,6 +237,27 @@ def test_a_watcher_that_dies_amidst_a_start_is_made_up_for(client, storage, inbo
     assert (len(flows(client)), names(inbox / "done")) == (1, ["a.txt"])
 
 
+def test_a_watcher_that_was_frozen_amidst_a_start_says_nothing_of_a_flow_that_is_over(
+    client, storage, inbox, monkeypatch
+):
+    """Another watcher starts the flow meanwhile, and it ends."""
+    (inbox / "a.txt").write_bytes(b"one")
+    frozen, other = Watched(inbox, storage, client), Watched(inbox, storage, client)
+
+    def thaws_late(source, real=frozen.pipeline.enqueue, **options):
+        monkeypatch.undo()
+        other.look()
+        work(client)
+        return real(source, **options)
+
+    monkeypatch.setattr(Pipeline, "enqueue", lambda self, source, **options: thaws_late(source, **options))
+    frozen.look()
+    frozen.look()
+    (flow,) = flows(client)
+    assert frozen.said == [f"a.txt: results/simple/a.txt/{flow.id}/manifest.json"]
+    assert (names(inbox / "done"), frozen.failures) == (["a.txt"], 0)
+
+
 def test_a_flow_that_a_scheduler_gave_up_is_replaced(client, storage, inbox, monkeypatch):
     (inbox / "a.txt").write_bytes(b"one")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -352,6 +373,26 @@ def test_a_file_that_can_not_be_stored_stays_and_is_tried_again(client, storage,
     work(client)
     watcher.look()
     assert names(inbox / "done") == ["a.txt"]
+
+
+def is_full(*_):
+    raise StorageError("it is full")
+
+
+def test_a_file_that_was_stored_at_a_later_look_has_not_failed(client, storage, inbox, monkeypatch):
+    (inbox / "a.txt").write_bytes(b"one")
+    watcher = Watched(inbox, storage, client, leaves=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Storage, "put", is_full)
+        watcher.look()
+    watcher.inbox.files["a.txt"].try_at = 0.0
+    watcher.look()
+    work(client)
+    watcher.run(once=True)
+    assert [line.partition(":")[2].split("/")[0] for line in watcher.said] == [
+        " it is full: it stays, and is tried again", " results"
+    ]  # fmt: skip
+    assert watcher.failures == 0
 
 
 def test_a_file_that_is_too_large_has_failed(client, storage, inbox):
