@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from packmule.errors import UsageError
-from packmule.jobs import current
+from packmule.jobs import batch_state, current
 from packmule.jobs.batch import Batch
 from packmule.jobs.flow import MOST_ADDED, Flow
 from packmule.jobs.job import Prepared, job
@@ -76,7 +76,11 @@ def publish(
             "outputs": _gathered(storage, staging, ends),
         }
         storage.write_bytes(f"{staging}/{MANIFEST}", msgspec.json.format(msgspec.json.encode(manifest)))
-        storage.move_folder(staging, place, MANIFEST)
+        # Whoever ends the flow, or publishes it, from now on, removes that, so that nothing moves here. If
+        # this process was frozen before, that may have happened already.
+        if not storage.exists(f"{place}/{MANIFEST}"):
+            _check_whole(storage, flow, staging, manifest["outputs"])
+            storage.move_folder(staging, place, MANIFEST)
     storage.delete_folder(staging)
     return _result(storage, source, place)
 
@@ -117,6 +121,19 @@ def _gathered(storage: Storage, staging: str, ends: Ends) -> list[dict[str, Any]
         storage.delete(path)  # it may be a file itself
         storage.delete_folder(path)
     return [each for made in outputs.values() for each in made]
+
+
+def _check_whole(storage: Storage, flow: Flow, staging: str, outputs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `MissingOutput`, and leave nothing, if the flow is over or any of its outputs is gone."""
+    (state,) = batch_state.read_each(flow.redis, [flow.id])
+    there = set(storage.names(f"{staging}/"))
+    if (
+        state is None
+        or state.is_canceled
+        or any(f"{staging}/{each['path']}" not in there for each in outputs)
+    ):
+        give_up(storage, flow.id)
+        raise MissingOutput(f"what flow {flow.id} has staged was removed before it was published")
 
 
 def _within(path: str, staging: str) -> Iterator[str]:

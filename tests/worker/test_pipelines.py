@@ -6,8 +6,10 @@ import io
 import json
 import threading
 import zipfile
+from contextlib import suppress
 from hashlib import sha256
 
+import msgspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -15,8 +17,8 @@ from packmule.jobs import context, control, keys, reader
 from packmule.jobs.files import file
 from packmule.jobs.files.unpacking import unpack
 from packmule.jobs.flow import Flow
-from packmule.jobs.pipelines import Pipeline, staging, step
-from packmule.jobs.storage import Storage
+from packmule.jobs.pipelines import Pipeline, publishing, staging, step
+from packmule.jobs.storage import Storage, StorageError
 from packmule.tests.jobs.s3_server import ENVIRONMENT, forget, s3_server
 from packmule.tests.worker import pipeline_jobs
 from packmule.tests.worker.pools import until
@@ -275,6 +277,45 @@ def test_a_flow_that_ends_amidst_publishing_leaves_nothing_of_it(client, tmp_pat
         client.zadd(staging.STAGED, {flow.id: 0})
         assert staging.remove_leftovers(storage, client) == 1
     assert storage.names() == ["uploads/1/a.txt"]
+
+
+FROZEN = {
+    "before it looks what there is": (publishing, "Ends"),
+    "before it writes its manifest": (msgspec.json, "format"),
+    "before it looks again": (publishing, "_check_whole"),
+    "before it moves": (Storage, "move_folder"),
+}
+
+
+@pytest.mark.parametrize("ending", ["published", "canceled"])
+@pytest.mark.parametrize("at", FROZEN)
+def test_an_end_that_was_frozen_publishes_nothing_of_a_flow_that_is_over(
+    client, storage, monkeypatch, at, ending
+):
+    """Another worker has published it meanwhile, or it was canceled; its step names no files."""
+    flow = Pipeline("simple", pipeline_jobs.silent).enqueue("uploads/1/a.txt")
+    Worker(["default"], connection=client).work(burst=True)
+    monkeypatch.setattr(Flow, "current", lambda: Flow.at(flow.id))
+    call = ("uploads/1/a.txt", "simple", {"silent": pipeline_jobs.silent.job.name})
+    owner, name = FROZEN[at]
+    real = getattr(owner, name)
+
+    def thaws_late(*args, **kwargs):
+        monkeypatch.setattr(owner, name, real)
+        if ending == "published":
+            publishing.publish(*call)
+        else:
+            flow.cancel()
+            staging.give_up(storage, flow.id)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, thaws_late)
+    with suppress(StorageError, publishing.MissingOutput):
+        publishing.publish(*call)
+    whole = [f"{place(flow)}/manifest.json", f"{place(flow)}/silent/it.txt"]
+    assert storage.names() == [*(whole if ending == "published" else []), "uploads/1/a.txt"]
+    if ending == "published":
+        assert len(manifest_of(storage, place(flow))["outputs"]) == 1
 
 
 @pytest.mark.parametrize("said", [b"\xff", b"[" * 5000, b'{"pipeline": "../..", "source": {"path": "a"}}'])
