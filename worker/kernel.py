@@ -7,9 +7,7 @@ import os
 import resource
 import signal
 import sys
-import time
 from _signal import pthread_sigmask  # type: ignore[import-not-found]
-from functools import partial
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -24,11 +22,6 @@ of several threads that dies sends its child one signal for each."""
 
 mask_signals = pthread_sigmask
 """As `signal.pthread_sigmask`, which makes enums of what it returns: that touches much memory."""
-
-clock = (
-    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
-)
-"""Seconds that go on while this process, or its whole machine, is frozen."""
 
 
 def resident_memory(pid: int | None = None) -> int:

@@ -75,6 +75,13 @@ class Journal(Protocol):
         another run has the letter.
         """
 
+    def still(self, letter: Letter) -> bool:
+        """Whether the rest of what `begin` allowed may be sent.
+
+        Called before the last byte of a long body, and before a request is repeated: this process may have
+        been frozen meanwhile, and another may have sent the mail. False lets the server drop what it has.
+        """
+
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Take the outcomes of some recipients of `letter`; they are recorded with the next letter."""
 

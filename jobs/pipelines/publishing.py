@@ -66,6 +66,7 @@ def publish(
             some = dict(awaited[:MOST_ADDED])
             flow.add(the_end(source, pipeline, steps, may_fail), after=some)
             return {"source": source, "awaits": len(some)}
+        outputs = _gathered(storage, staging, ends)
         manifest = {
             "version": 1,
             "pipeline": pipeline,
@@ -73,13 +74,13 @@ def publish(
             "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "source": _facts(storage, source),
             "steps": [_moved(each, staging, place) for each in ends.said()],
-            "outputs": _gathered(storage, staging, ends),
+            "outputs": outputs,
         }
         storage.write_bytes(f"{staging}/{MANIFEST}", msgspec.json.format(msgspec.json.encode(manifest)))
         # Whoever ends the flow, or publishes it, from now on, removes that, so that nothing moves here. If
         # this process was frozen before, that may have happened already.
         if not storage.exists(f"{place}/{MANIFEST}"):
-            _check_whole(storage, flow, staging, manifest["outputs"])
+            _check_whole(storage, flow, staging, outputs)
             storage.move_folder(staging, place, MANIFEST)
     storage.delete_folder(staging)
     return _result(storage, source, place)

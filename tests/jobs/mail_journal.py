@@ -10,10 +10,17 @@ from packmule.jobs.email.outcome import Outcome, State
 
 
 class Book:
-    """Keeps the outcomes by Message-ID and recipient. `may_begin` says whether a body may be sent."""
+    """Keeps the outcomes by Message-ID and recipient.
 
-    def __init__(self, may_begin: Callable[[Letter], bool] = lambda letter: True) -> None:
-        self.may_begin = may_begin
+    `may_begin` says whether a body may be sent, and `may_end` whether its end may.
+    """
+
+    def __init__(
+        self,
+        may_begin: Callable[[Letter], bool] = lambda letter: True,
+        may_end: Callable[[Letter], bool] = lambda letter: True,
+    ) -> None:
+        self.may_begin, self.may_end = may_begin, may_end
         self.calls: list[tuple[str, str]] = []
         self.outcomes: dict[tuple[str, str], Outcome] = {}
         self.begun: list[tuple[str, ...]] = []
@@ -31,6 +38,11 @@ class Book:
         self.calls.append(("begin", letter.message_id))
         self.begun.append(letter.recipients)
         return self.may_begin(letter)
+
+    def still(self, letter: Letter) -> bool:
+        assert self.begun[-1] == letter.recipients, "only what has begun goes on"
+        self.calls.append(("still", letter.message_id))
+        return self.may_end(letter)
 
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         self.calls.append(("ended", letter.message_id))

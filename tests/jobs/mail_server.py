@@ -55,7 +55,8 @@ class MailServer:
 
     `answers` has an answer for each step that is to go wrong: a verb (`MAIL`), a verb with its argument
     (`RCPT bob@example.org`), `greeting`, `BODY` or `DOT`. A list holds the answers of one time after another,
-    None among them for the usual one; after its end all is as usual. `extensions` are what EHLO offers.
+    None among them for the usual one; after its end all is as usual. At a `Gate` for `BODY` the server stops
+    reading, and then goes on. `extensions` are what EHLO offers.
 
     >>> with MailServer(answers={DOT: [b"451 later\\r\\n", None]}) as server:
     ...     server.url.rpartition(":")[0]
@@ -214,7 +215,9 @@ class _Talk:
 
     def _take_body(self) -> None:
         lines = [self._line()]
-        if (early := self.server.answer(BODY)) is not None:
+        if isinstance(early := self.server.answer(BODY), Gate):
+            early(self.server)  # and goes on reading
+        elif early is not None:
             self._send(early)
             raise EOFError
         while lines[-1] != b".":

@@ -212,6 +212,39 @@ def test_a_process_that_was_frozen_sends_nothing_once_its_job_is_taken_over(clie
     assert states(client, ADA) == ["accepted"]
 
 
+def test_a_process_that_was_frozen_within_a_body_does_not_end_it_once_its_job_is_taken_over(
+    client, monkeypatch
+):
+    run = run_of(client)
+    run.reserve([ADA])
+    run.prepare(letter(ADA))
+    assert run.begin(letter(ADA))
+    again = run_of(client, execution="e2", on_unknown="resend")
+    again.reserve([ADA])
+    assert sent(again, YES, ADA)
+    assert run.still(letter(ADA))  # nobody can have taken it over so early
+    now = run_module.clock()
+    monkeypatch.setattr(run_module, "clock", lambda: now + FRESH)
+    assert not run.still(letter(ADA))
+    run.close()
+    assert states(client, ADA) == ["accepted"]
+
+
+def test_a_body_that_took_long_may_end_if_its_job_is_still_ours(client, monkeypatch):
+    run = run_of(client)
+    run.reserve([ADA])
+    run.prepare(letter(ADA))
+    assert run.begin(letter(ADA))
+    now = run_module.clock()
+    monkeypatch.setattr(run_module, "clock", lambda: now + FRESH)
+    asked_at = run._channel.sent_at
+    assert run.still(letter(ADA))
+    assert run._channel.sent_at > asked_at
+    run.ended(letter(ADA), {ADA: YES})
+    run.close()
+    assert states(client, ADA) == ["accepted"]
+
+
 # What is unknown and may be sent again
 
 

@@ -358,6 +358,13 @@ def test_after_a_lost_answer_only_a_provider_that_knows_the_request_again_is_ask
         assert len(server.asked) == 1
 
 
+def test_a_request_is_not_repeated_once_another_run_has_the_mail():
+    with Server(None, FINE["resend"]).running() as server:
+        book = delivered(at("resend", server), mail(), book=Book(may_end=lambda letter: False))
+    assert set(book.states().values()) == {UNKNOWN}
+    assert len(server.asked) == 1
+
+
 def test_a_mail_whose_answer_is_lost_is_unknown_if_another_server_could_get_it_next():
     with Server(None).running() as server, MailServer() as other:
         urls = [at("resend", server), other.url]

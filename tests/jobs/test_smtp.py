@@ -252,6 +252,23 @@ def test_a_letter_that_another_run_has_is_not_sent_and_the_next_is(mailer):
         assert book.states() == {"to0@example.org": ACCEPTED, "to2@example.org": ACCEPTED}
 
 
+@pytest.mark.parametrize("extensions", BOTH)
+@pytest.mark.parametrize("is_dotless", [True, False])
+def test_a_long_body_that_another_run_has_sent_is_not_ended_and_the_next_goes(mailer, extensions, is_dotless):
+    content = b"." * (not is_dotless) + b"x\r\n" * 50_000
+    long = replace(letter(1), content=content, is_dotless=is_dotless)
+    with MailServer(extensions=extensions) as server:
+        book = Book(may_end=lambda letter: False)
+        delivered(mailer(server), letter(0), long, letter(2), book=book)
+        assert book.states() == {
+            "to0@example.org": ACCEPTED, "to1@example.org": DEFERRED, "to2@example.org": ACCEPTED
+        }  # fmt: skip
+        assert server.recipients == ["to0@example.org", "to2@example.org"]
+        assert [id for call, id in book.calls if call == "still"] == ["<1@example.org>"]
+        delivered(mailer(server), replace(long, message_id="<3@example.org>"))
+        assert server.mails[-1].content == content
+
+
 # The answer to the body
 
 

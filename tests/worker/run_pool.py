@@ -66,7 +66,7 @@ if "storage" in values:
 
     registry.defer(registry.READY)
     (cached,) = lock_clients([url], None, Path())
-    limits = InputLimits(file_bytes=50_000_000, attachment_bytes=1, pixels=50_000_000)
+    limits = InputLimits(file_bytes=50_000_000, attachment_bytes=5_000_000, pixels=50_000_000)
     storage = Storage(values["storage"])
     allowed = Allowed(values.get("allow", "").split(","))
     remover = Remover(lambda: storage.remove_unfinished() + remove_leftovers(storage, cached))

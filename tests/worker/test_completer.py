@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from packmule.worker.kernel import clock
+from packmule.coordination.clock import clock
 from packmule.worker.process import completer as module
 from packmule.worker.process import performer
 from packmule.worker.process.claim import NOTHING, Claim

@@ -22,7 +22,8 @@ from packmule.jobs.email.calls import mails_of_job
 from packmule.jobs.email.ledger.reader import MailFilter, search
 from packmule.jobs.email.ledger.run import FRESH
 from packmule.jobs.email.outcome import State
-from packmule.tests.jobs.mail_server import DOT, HANG_UP, Gate, MailServer
+from packmule.jobs.storage import Storage
+from packmule.tests.jobs.mail_server import BODY, DOT, HANG_UP, Gate, MailServer
 from packmule.tests.network import server_frozen
 from packmule.tests.worker import flow_jobs, mail_jobs
 from packmule.tests.worker.mail_faults import jobs_of
@@ -67,6 +68,32 @@ def test_a_worker_that_was_frozen_past_its_lease_does_not_send_what_another_has_
         gate.may_pass.set()
         os.killpg(frozen.pid, signal.SIGCONT)
         until(lambda: post.commands.count("DATA") == 3)
+        assert ended(client, email.enqueue(BOB, "s", "t")).status == "finished"
+        assert post.recipients == [EVE, ADA, BOB]
+        assert [each.state for each in mails_of_job(client, mail)] == ["accepted"]
+
+
+def test_a_worker_that_was_frozen_within_a_body_does_not_end_what_another_has_sent(server, client, tmp_path):
+    Storage(str(tmp_path)).write_bytes("uploads/1/a.bin", os.urandom(4 << 20))
+    gate = Gate(b"")  # the server reads no further, so the body fills the buffers
+    with (
+        MailServer({BODY: [None, gate]}, extensions=("PIPELINING",)) as post,
+        pool(server, 1, mail=post.url, storage=tmp_path) as frozen,
+    ):
+        assert ended(client, email.enqueue(EVE, "s", "t")).status == "finished"
+        mail = email.enqueue(ADA, "s", "t", on_unknown="resend", attachments=["uploads/1/a.bin"])
+        until(gate.is_reached.is_set)
+        os.killpg(frozen.pid, signal.SIGSTOP)
+        frozen_at = time.monotonic()
+        end_lease(client)
+        with pool(server, 1, mail=post.url, storage=tmp_path, interval=0.1) as other:
+            assert ended(client, mail).status == "finished"
+            other.terminate()
+            other.wait(60)
+        assert post.recipients == [EVE, ADA]
+        until(lambda: time.monotonic() - frozen_at > FRESH)
+        os.killpg(frozen.pid, signal.SIGCONT)
+        gate.may_pass.set()
         assert ended(client, email.enqueue(BOB, "s", "t")).status == "finished"
         assert post.recipients == [EVE, ADA, BOB]
         assert [each.state for each in mails_of_job(client, mail)] == ["accepted"]

@@ -13,6 +13,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
+from packmule.coordination.clock import clock
 from packmule.jobs import keys, reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import executor_jobs, pool_jobs
@@ -27,7 +28,6 @@ from packmule.tests.worker.pools import (
     pool,
     until,
 )
-from packmule.worker.kernel import clock
 from packmule.worker.process.claim import LEASE_INTERVAL
 from packmule.worker.process.completer import STALE_SECONDS
 from packmule.worker.rescue import rescue_expired

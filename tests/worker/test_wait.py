@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from packmule.coordination.clock import clock
 from packmule.jobs import keys
 from packmule.tests.worker import executor_jobs
 from packmule.tests.worker.pools import until
-from packmule.worker.kernel import clock
 from packmule.worker.order import Strict
 from packmule.worker.process.blocking_wait import IdleWait
 from packmule.worker.process.claim import Claims

@@ -11,9 +11,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, TimeoutError
 
+from packmule.coordination.clock import clock
 from packmule.coordination.readable import readable
 from packmule.jobs import keys
-from packmule.worker.kernel import clock
 from packmule.worker.process.claim import NOTHING, Claim, Claims
 from packmule.worker.rescue import close_waiting
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, cast
 import msgspec
 from redis import Redis
 
+from packmule.coordination.clock import clock
 from packmule.coordination.redis.replies import UNREADABLE, as_text
 from packmule.coordination.redis.scripts import Script
 from packmule.jobs import keys, wire
 from packmule.jobs.options import DEFAULT_RESULT_TTL, DEFAULT_TIMEOUT
-from packmule.worker.kernel import clock
 from packmule.worker.order import Order
 from packmule.worker.process import claimed
 from packmule.worker.process.claimed import FURTHEST, Claimed, Row

@@ -21,8 +21,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
+from packmule.coordination.clock import clock
 from packmule.jobs import keys
-from packmule.worker.kernel import clock
 from packmule.worker.process import outcome
 from packmule.worker.process.claim import NOTHING, Claim
 from packmule.worker.process.claimed import Claimed

@@ -89,6 +89,10 @@ class _Stoppable:
         """Whether the body may be sent."""
         return not self.is_stopped.is_set() and self._journal.begin(letter)
 
+    def still(self, letter: Letter) -> bool:
+        """Pass it on: what has begun may end."""
+        return self._journal.still(letter)
+
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Pass it on."""
         self._journal.ended(letter, outcomes)

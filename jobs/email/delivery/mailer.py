@@ -217,6 +217,10 @@ class _Kept:
         """Whoever keeps no journal may always send."""
         return True
 
+    def still(self, letter: Letter) -> bool:
+        """The same."""
+        return True
+
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Keep the outcomes."""
         self.outcomes.update(outcomes)

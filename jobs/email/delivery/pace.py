@@ -147,7 +147,8 @@ class Paced:
     def __init__(self, journal: Journal, pace: Pace) -> None:
         self._journal = journal
         self._pace = pace
-        self.prepare, self.begin, self.flush = journal.prepare, journal.begin, journal.flush
+        self.prepare, self.begin, self.still = journal.prepare, journal.begin, journal.still
+        self.flush = journal.flush
 
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Pass the outcomes on, and learn from them."""

@@ -59,6 +59,10 @@ class Staged:
         """As if it went to its recipients."""
         return self._journal.begin(self._true[letter.message_id])
 
+    def still(self, letter: Letter) -> bool:
+        """As if it went to its recipients."""
+        return self._journal.still(self._true[letter.message_id])
+
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """What became of the one became of all."""
         true = self._true.pop(letter.message_id)

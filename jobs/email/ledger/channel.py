@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from packmule.coordination.clock import clock
 from packmule.coordination.redis.backoff import UNAVAILABLE, is_transient, retry_until_available
 from packmule.coordination.redis.command_packer import pack
 from packmule.coordination.redis.scripts import Script
@@ -29,7 +29,7 @@ class Channel:
         self._connection: Any = None
         self._call: tuple[Script, Sequence[str], Sequence[Any]] | None = None
         self.sent_at = float("-inf")
-        """When the script was sent last, by the monotonic clock."""
+        """When the script was sent last, by the clock that goes on while this process is frozen."""
 
     @property
     def has_unread(self) -> bool:
@@ -39,7 +39,7 @@ class Channel:
     def send(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> None:
         """Send a script without waiting. If that fails, `receive` sends it again."""
         self._call = (script, keys, args)
-        self.sent_at = time.monotonic()
+        self.sent_at = clock()
         try:
             if self._connection is None:
                 self._connection = self._client.connection_pool.get_connection()
@@ -77,7 +77,7 @@ class Channel:
     def _again(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Call a script in full. A job must not end for its timeout while what it did is not recorded."""
         current.prolong(PATIENCE)
-        self.sent_at = time.monotonic()
+        self.sent_at = clock()
         return script(self._client, keys, args)
 
     def _read(self) -> Any:

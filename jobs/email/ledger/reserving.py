@@ -48,7 +48,7 @@ class Send(NamedTuple):
 
 
 class Reserved(NamedTuple):
-    """What is known of mails, whether all `are_marked` as being sent, and when that was asked (monotonic)."""
+    """What is known of mails, whether all `are_marked` as being sent, and when that was asked by `clock`."""
 
     entries: list[Entry]
     origin: str

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from redis import Redis
 
+from packmule.coordination.clock import clock
 from packmule.coordination.redis.backoff import REDIS_ERRORS
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
@@ -84,7 +85,8 @@ class Run:
         """The recipients whose marks were sent last."""
         self._marked: dict[str, float] = {}
         """The recipients that are marked and whose letter has not begun, and when the mark was sent."""
-        self._begun: set[str] = set()
+        self._begun: dict[str, float] = {}
+        """The recipients whose letter has begun, and when their mark was sent."""
         self._doubted: set[str] = set()
         """The recipients to whom an unknown mail is sent again, or asked for by the same request."""
         self._line: list[str] = []
@@ -152,12 +154,15 @@ class Run:
             self._settle()
             if not self._marked.keys() >= set(letter.recipients):
                 return False
-        for to in letter.recipients:
-            del self._marked[to]
-        self._begun.update(letter.recipients)
+        self._begun |= {to: self._marked.pop(to) for to in letter.recipients}
         if not self._marked and len(self._sent) > 1:  # they go quickly: the next marks travel meanwhile
             self._mark((), self._following(letter.recipients[-1]))
         return True
+
+    def still(self, letter: Letter) -> bool:
+        """Whether the rest may be sent: as `begin`, unless its mark is still fresh."""
+        oldest = clock() - FRESH
+        return all(self._begun[to] > oldest for to in letter.recipients) or self.begin(letter)
 
     def ended(self, letter: Letter, outcomes: Mapping[str, Outcome]) -> None:
         """Take outcomes of some of its recipients; they are recorded with the next letter, or by `flush`."""
@@ -213,7 +218,7 @@ class Run:
         reply = outcome.reply[:LONGEST_REPLY].encode(errors="replace").decode()
         fault = suppressed_as(to) if outcome.is_bad_address and outcome.state is State.REFUSED else ""
         self._queue.append((to, LETTERS[outcome.state], reply, tries, int(due), fault, outcome.request))
-        self._begun.discard(to)
+        self._begun.pop(to, None)
         self._marked.pop(to, None)
         self.entries[to] = entry._replace(
             state=outcome.state,
@@ -248,13 +253,13 @@ class Run:
 
     def _are_marked(self, recipients: Sequence[str]) -> bool:
         """Whether it's known that this run sends to these, and nobody can have taken the job over since."""
-        oldest = time.monotonic() - FRESH
+        oldest = clock() - FRESH
         return all(self._marked.get(to, oldest) > oldest for to in recipients)
 
     def _following(self, recipient: str) -> list[str]:
         """Those to mark with a letter to `recipient`: as many as will go quickly, as the last ones did."""
         place = self._places.get(recipient, len(self._line)) + 1
-        count, taken = len(self._sent), time.monotonic() - self._channel.sent_at
+        count, taken = len(self._sent), clock() - self._channel.sent_at
         most = min(int(QUICKLY * count / taken), 2 * count, MOST_AT_ONCE) if taken else 1
         return self._line[place : place + max(most - 1, 0)]
 

@@ -165,7 +165,7 @@ class HttpChannel:
             return ()
         unknown = Outcome(State.UNKNOWN, f"{self.way}: the job was broken off before the answer")
         try:
-            outcome = self._asked(part, body)
+            outcome = self._asked(part, body, journal)
         except BaseException:
             journal.ended(letter, dict.fromkeys(part.recipients, unknown))
             raise
@@ -176,7 +176,7 @@ class HttpChannel:
         """Close the connection."""
         self.api.close()
 
-    def _asked(self, letter: Letter, body: Body) -> Outcome:
+    def _asked(self, letter: Letter, body: Body, journal: Journal) -> Outcome:
         """What the provider answers; one that knows the request again is asked again if its answer is lost.
 
         If it is lost for good, the outcome says by which request the provider may be asked later.
@@ -188,6 +188,8 @@ class HttpChannel:
         if letter.request and not self.way.knows(letter):  # the journal may have waited for long
             return outcome
         for number in range(asks):
+            if number and not journal.still(letter):
+                break
             try:
                 if number:
                     self.api.connect()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from dataclasses import replace
 
 from packmule.jobs import current
 from packmule.jobs.email.delivery.smtp.connection import Connection
-from packmule.jobs.email.delivery.smtp.envelope import Envelope, commands, impossible
+from packmule.jobs.email.delivery.smtp.envelope import END, Envelope, commands, impossible, stuffed
 from packmule.jobs.email.delivery.smtp.reply import CLOSING, Reply
 from packmule.jobs.email.delivery.smtp.wire import HungUp, Lost
 from packmule.jobs.email.letter import Letter
@@ -34,9 +33,10 @@ PATIENCE = 1.0
 MARGIN = 5.0
 """Seconds that a job always has left when it begins to send a body."""
 
+LONG = 64 * 1024
+"""Bytes of a body whose end is sent alone: meanwhile another run may have sent the mail."""
+
 _DATA = b"DATA\r\n"
-_END = b".\r\n"
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 class SmtpChannel:
@@ -189,7 +189,7 @@ class SmtpChannel:
             envelope.goes_on = True
             return
         if data.is_go_on:  # for nobody: an empty mail ends the transaction (RFC 2920 3.1)
-            self.wire.send(_END, self.connection.deadline())
+            self.wire.send(END, self.connection.deadline())
             self.connection.answer()
         else:
             outcome = data.outcome(self.connection.server.secrets)
@@ -212,14 +212,15 @@ class SmtpChannel:
         """Send the body, with the envelope of the letter `ahead` behind it, and read the server's answer."""
         began = time.monotonic()
         whole = len(accepted) == len(letter.recipients)
-        if not journal.begin(letter if whole else replace(letter, recipients=tuple(accepted))):
+        part = letter if whole else replace(letter, recipients=tuple(accepted))
+        if not journal.begin(part):
             self._break()  # the server waits for a body, and only this ends that without one
             return
         try:
             if time.monotonic() - began > PATIENCE and (gone := self._gone()):
                 journal.ended(letter, dict.fromkeys(accepted, gone))
                 return
-            outcome = self._confirmed(letter, ahead)
+            outcome = self._confirmed(part, ahead, journal)
         except BaseException as error:
             lost = isinstance(error, Lost)
             why = str(error) if lost else "the job was broken off before the server confirmed the mail"
@@ -242,14 +243,21 @@ class SmtpChannel:
             return Outcome(State.DEFERRED, f"{self.connection.server}: {error}, before the mail was sent")
         return None
 
-    def _confirmed(self, letter: Letter, ahead: Letter | None) -> Outcome:
-        data = [letter.content, _END] if letter.is_dotless else [_stuffed(letter.content)]
-        if ahead is not None and self._can_offer(ahead):
-            envelope = commands(ahead, self.connection.extensions)
-            data += self._group(envelope)
-            self._offered = ahead, envelope
+    def _confirmed(self, letter: Letter, ahead: Letter | None, journal: Journal) -> Outcome:
+        body = letter.content + END if letter.is_dotless else stuffed(letter.content)
+        before_end = len(body) - len(END) if len(body) > LONG else 0
         current.prolong(MARGIN)
         try:
+            if before_end:
+                self.wire.send(body[:before_end], time.monotonic() + BODY_TIMEOUT, _prolong)
+                if not journal.still(letter):
+                    self._break()  # the server drops a body without its end
+                    return Outcome(State.DEFERRED, f"{self.connection.server}: broken off before its end")
+            data = [body[before_end:]]
+            if ahead is not None and self._can_offer(ahead):
+                envelope = commands(ahead, self.connection.extensions)
+                data += self._group(envelope)
+                self._offered = ahead, envelope
             self.wire.send(b"".join(data), time.monotonic() + BODY_TIMEOUT, _prolong)
         except Lost as error:
             return self._last_words(error)
@@ -279,14 +287,3 @@ class SmtpChannel:
 
 def _prolong(seconds: float) -> None:
     current.prolong(seconds + MARGIN)
-
-
-def _stuffed(content: bytes) -> bytes:
-    """The content with its end, in which no line can be taken for that."""
-    if not content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n"):
-        content = _LINE_END.sub(b"\r\n", content)
-    if content.startswith(b"."):
-        content = b"." + content
-    if b"\n." in content:
-        content = content.replace(b"\n.", b"\n..")
-    return content + (_END if content.endswith(b"\r\n") else b"\r\n" + _END)

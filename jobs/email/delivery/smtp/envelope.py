@@ -12,6 +12,10 @@ from packmule.jobs.email.outcome import Outcome, State
 MOST_RECIPIENTS = 100
 """Recipients of one transaction: as many as every server takes (RFC 5321 4.5.3.1.8)."""
 
+END = b".\r\n"
+"""The end of a body."""
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 _FIT = re.compile(r"[^\x00-\x20\x7f<>]+|\"[^\x00-\x1f\x7f]*\"@[^\x00-\x20\x7f<>]+")
 """What may stand between `<` and `>` in a command; addresses were checked when the mail was made."""
 
@@ -48,3 +52,14 @@ def impossible(letter: Letter, extensions: Mapping[str, str], server: str) -> Ou
     if not all(_FIT.fullmatch(each) and (letter.needs_utf8 or each.isascii()) for each in addresses):
         return Outcome(State.REFUSED, "an address of the envelope is not valid; nothing was sent")
     return None
+
+
+def stuffed(content: bytes) -> bytes:
+    """The content with its end, in which no line can be taken for that."""
+    if not content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n"):
+        content = _LINE_END.sub(b"\r\n", content)
+    if content.startswith(b"."):
+        content = b"." + content
+    if b"\n." in content:
+        content = content.replace(b"\n.", b"\n..")
+    return content + (END if content.endswith(b"\r\n") else b"\r\n" + END)
