@@ -50,17 +50,19 @@ class Contents:
         return _read(text)
 
     def send(self, digest: str, source: str, again: bool) -> Mark:
-        """Send the content, which is at `source`, unless that was done; one that failed only if `again`.
+        """Send the content, which is at `source`, unless that was done.
 
-        If somebody died amidst that, or does it right now, it is the same flow.
+        One that failed, or whose results are gone, is sent only if `again`. If somebody died amidst that, or
+        does it right now, it is the same flow.
         """
         first = Mark(sha256(f"{self.pipeline.name}\n{digest}".encode()).hexdigest()[:32], source)
         set_new = ("SET", self._key(digest), msgspec.json.encode(first), "NX", "EX", KEPT_SECONDS)
         _, text = pipelined(self.client.redis, [set_new, ("GET", self._key(digest))], None)
         mark = _read(text) or first
-        if mark.state == "done" or (mark.state == "failed" and not again):
+        has_ended = mark.state in ("done", "failed")
+        if has_ended and not (again and self.may_come_again(mark)):
             return mark
-        if mark.state == "failed" or self._is_lost(mark):
+        if has_ended or self._is_lost(mark):
             mark = mark.again()
             if not self.storage.exists(mark.source):
                 mark = msgspec.structs.replace(mark, source=source)
@@ -68,6 +70,10 @@ class Contents:
         if mark.state == "begun":
             self._start(mark)
         return self.end(digest, mark, "sent")
+
+    def may_come_again(self, mark: Mark) -> bool:
+        """Whether a content that has ended came to nothing, or retention has deleted its results."""
+        return mark.state == "failed" or (mark.state == "done" and not self._is_published(mark))
 
     def end(self, digest: str, mark: Mark, state: Literal["sent", "done", "failed"]) -> Mark:
         """Keep how far it has come."""
@@ -85,8 +91,10 @@ class Contents:
         found = self._state(mark)
         if mark.state == "begun":
             return found is not None and found.is_canceled
-        place = place_of(self.pipeline.name, mark.source, mark.flow)
-        return found is None and not self.storage.exists(f"{place}/{MANIFEST}")
+        return found is None and not self._is_published(mark)
+
+    def _is_published(self, mark: Mark) -> bool:
+        return self.storage.exists(f"{place_of(self.pipeline.name, mark.source, mark.flow)}/{MANIFEST}")
 
     def _state(self, mark: Mark) -> State | None:
         return batch_state.read_each(self.client.redis, [mark.flow])[0]

@@ -125,14 +125,14 @@ def _gathered(storage: Storage, staging: str, ends: Ends) -> list[dict[str, Any]
 
 
 def _check_whole(storage: Storage, flow: Flow, staging: str, outputs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `MissingOutput`, and leave nothing, if the flow is over or any of its outputs is gone."""
+    """Raise `MissingOutput`, and leave nothing, if the flow was canceled or any of its outputs is gone.
+
+    Of a flow that Redis has lost, only the outputs are known.
+    """
     (state,) = batch_state.read_each(flow.redis, [flow.id])
+    is_over = state.is_canceled if state is not None else not outputs
     there = set(storage.names(f"{staging}/"))
-    if (
-        state is None
-        or state.is_canceled
-        or any(f"{staging}/{each['path']}" not in there for each in outputs)
-    ):
+    if is_over or any(f"{staging}/{each['path']}" not in there for each in outputs):
         give_up(storage, flow.id)
         raise MissingOutput(f"what flow {flow.id} has staged was removed before it was published")
 

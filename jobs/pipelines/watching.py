@@ -157,8 +157,9 @@ class Watcher:
         return True
 
     def _is_known(self, mark: Mark) -> bool:
-        """Whether a content is not to be sent: what failed may come back, but for files that nobody moves."""
-        return mark.state == "done" or (mark.state == "failed" and self.leaves)
+        """Whether a content is not to be sent. Files that nobody moves don't come back."""
+        has_ended = mark.state in ("done", "failed")
+        return has_ended and (self.leaves or not self.contents.may_come_again(mark))
 
     def _said_before(self, mark: Mark) -> str:
         if mark.state == "failed":

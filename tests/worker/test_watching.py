@@ -111,6 +111,25 @@ def test_a_content_that_failed_is_sent_again_only_if_it_comes_again(client, stor
     assert (len(flows(client)), names(inbox / "done")) == (2, ["b.txt"])
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_content_whose_results_were_deleted_is_sent_again_if_it_comes_again(client, storage, inbox, leaves):
+    (inbox / "a.txt").write_bytes(b"one")
+    watcher = Watched(inbox, storage, client, leaves=leaves)
+    watcher.look()
+    work(client)
+    watcher.look()
+    storage.delete_folder("results")
+    storage.delete_folder("uploads")
+    (inbox / "a.txt").write_bytes(b"one")
+    again = Watched(inbox, storage, client, leaves=leaves)
+    again.look()
+    work(client)
+    again.look()
+    published = [each for each in storage.names("results/") if each.endswith("manifest.json")]
+    assert (len(flows(client)), len(published)) == ((1, 0) if leaves else (2, 1))
+    assert leaves or again.said == [f"a.txt: {published[0]}"]
+
+
 def test_a_content_is_sent_once_whatever_its_names_are(client, storage, inbox):
     for name in ("a.txt", "b.txt"):
         (inbox / name).write_bytes(b"one")
@@ -457,6 +476,7 @@ def test_a_file_is_never_moved_over_another(inbox, tmp_path):
 def test_the_loop_is_left_by_nothing(spare_server, storage, inbox):
     server = spare_server()
     with connect(server.url, inbox) as client:
+        Client(client).make_default()  # of the jobs, too: they ask what became of their flow
         watcher = Watched(inbox, storage, client)
         running = threading.Thread(target=watcher.run)
         running.start()
