@@ -292,5 +292,9 @@ def first_environment() -> dict[str, str]:
 
 def child_environment(**changes: str | None) -> dict[str, str]:
     """This process's environment for a child process, with `changes`; None removes a variable."""
-    environment = {**os.environ, **changes}
-    return {name: value for name, value in environment.items() if value is not None}
+    return {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
+
+
+def raw_environment() -> dict[bytes, bytes]:
+    """This process's environment as the system has it, to compare it: many times as fast as its texts."""
+    return dict(getattr(os.environ, "_data", os.environ))

@@ -20,6 +20,8 @@ ECHO_SECONDS = 1.0
 """A signal that comes again sooner may be an echo: a terminal and a parent both pass Ctrl-C on, and a parent
 of several threads that dies sends its child one signal for each."""
 
+_PAGE = resource.getpagesize()
+
 mask_signals = pthread_sigmask
 """As `signal.pthread_sigmask`, which makes enums of what it returns: that touches much memory."""
 
@@ -32,15 +34,17 @@ def resident_memory(pid: int | None = None) -> int:
         if pid is None and sys.platform == "darwin":
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # its peak: macOS offers no better
         return 0
-    return pages * resource.getpagesize()
+    return pages * _PAGE
 
 
-def address_space() -> int:
-    """Bytes of address space that this process uses already; 0 if the kernel doesn't say."""
+def own_memory() -> tuple[int, int]:
+    """Bytes of address space and of memory that this process uses already; 0 if the kernel doesn't say."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        with open("/proc/self/statm", "rb", 0) as file:  # noqa: PTH123  cheap enough for each job
+            space, resident = file.read().split()[:2]
     except OSError:
-        return 0
+        return 0, 0
+    return int(space) * _PAGE, int(resident) * _PAGE
 
 
 def usable_memory() -> int:

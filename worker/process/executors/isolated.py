@@ -20,7 +20,7 @@ from packmule.jobs import context
 from packmule.jobs.job_type import Traits
 from packmule.jobs.sealing import seal
 from packmule.worker.deadlines import LOOK
-from packmule.worker.kernel import address_space, adopt_orphans, die_with_parent, limit, mask_signals, unlimit
+from packmule.worker.kernel import adopt_orphans, die_with_parent, limit, mask_signals, own_memory, unlimit
 from packmule.worker.process.call import Call
 from packmule.worker.process.executors.inline import InlineExecutor
 from packmule.worker.process.executors.pipe import SaidByPipe, receive_call, send
@@ -78,7 +78,7 @@ class Isolated:
             elif traits.network is not True:
                 seal()
             if traits.max_memory is not None:
-                self._memory = address_space() + traits.max_memory
+                self._memory = own_memory()[0] + traits.max_memory
             before = Remains() if left > 1 else None
             while self._perform(call) and (left := left - 1) and before and before.are_all():
                 self._send("ready", None)
