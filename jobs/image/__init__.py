@@ -88,12 +88,17 @@ def image(
     wishes = [_found(each) for each in msgspec.convert(renditions, Renditions)]
     total, name = len(wishes) + 1, named(source)
 
-    with original(source, storage, limits.file_bytes) as file, _memory_explained(name):
+    with (
+        original(source, storage, limits.file_bytes) as file,
+        # Opened once, for what is remembered of these bytes must be made of them.
+        file.open("rb") as content,
+        _memory_explained(name),
+    ):
         folder = (out or new_place("renditions", file)).rstrip("/")
-        reuse = Reuse(storage, file, wishes, facts)
+        reuse = Reuse(storage, content, wishes, facts)
 
         def make() -> Known:
-            with given_back(), opened(file, name, limits.pixels) as picture:
+            with given_back(), opened(content, name, limits.pixels) as picture:
                 making = Making(picture, wishes, limits.pixels)
                 paths = paths_of(name, folder, wishes, [(plan.format, plan.canvas) for plan in making.plans])
                 for path in paths:

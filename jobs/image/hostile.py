@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import dropwhile
 from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, TiffImagePlugin
 
@@ -48,14 +49,12 @@ class ImageTooLarge(UsageError, ValueError):
     """An image or a rendition exceeds a limit of pixels, memory or work."""
 
 
-def refuse_bomb(file: Path, path: str) -> int:
-    """The frames of the GIF `file`, named `path` in errors; 1 for other formats. Raises `ImageTooLarge`.
+def refuse_bomb(content: BinaryIO, path: str) -> int:
+    """The frames of a GIF, named `path` in errors; 1 for other formats. Raises `ImageTooLarge`.
 
     An animation may have one frame more than `MAX_FRAMES`: the rest isn't counted.
     """
-    if not file.stat().st_size:
-        return 1
-    with file.open("rb") as content, mmap(content.fileno(), 0, access=ACCESS_READ) as data:
+    with _mapped(content) as data:
         if data[:2] == b"\xff\xd8":
             _refuse_jpeg(data, path)
         elif data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -65,7 +64,7 @@ def refuse_bomb(file: Path, path: str) -> int:
     return 1
 
 
-def refuse_tiff(picture: Image.Image, file: Path, path: str) -> None:
+def refuse_tiff(picture: Image.Image, content: BinaryIO, path: str) -> None:
     """Refuse a TIFF whose strips or tiles are JPEGs with too many scans. Raises `ImageTooLarge`."""
     silence()
     tags = getattr(picture, "tag_v2", {})
@@ -79,18 +78,18 @@ def refuse_tiff(picture: Image.Image, file: Path, path: str) -> None:
     starts = _numbers(tags.get(_STRIP_OFFSETS, tags.get(_TILE_OFFSETS)))
     lengths = _numbers(tags.get(_STRIP_BYTES, tags.get(_TILE_BYTES)))
     # Parts that overlap would be decoded again and again.
-    if len(starts) != len(lengths) or sum(lengths) > file.stat().st_size:
+    if len(starts) != len(lengths) or sum(lengths) > os.fstat(content.fileno()).st_size:
         raise ImageTooLarge(f"{path} is a TIFF whose parts overlap or have no length, a decompression bomb")
-    with file.open("rb") as content, mmap(content.fileno(), 0, access=ACCESS_READ) as data:
+    with _mapped(content) as data:
         parts = zip(starts, lengths, strict=True)
         scans = sum(1 for start, length in parts for _ in _SCANS.finditer(data, start, start + length))
     if scans * width * min(height, picture.height) > MAX_WORK or scans > MAX_SCANS * max(1, len(starts)):
         raise ImageTooLarge(f"{path} is a TIFF of JPEGs with {scans:,} scans, a decompression bomb")
 
 
-def has_late_metadata(file: Path) -> bool:
+def has_late_metadata(content: BinaryIO) -> bool:
     """Whether a PNG says behind its pixels which way is up."""
-    with file.open("rb") as content, mmap(content.fileno(), 0, access=ACCESS_READ) as data:
+    with _mapped(content) as data:
         behind = dropwhile(lambda chunk: chunk[0] != b"IDAT", _chunks(data))
         return any(kind == b"eXIf" or data[at : at + 22].startswith(_LATE_METADATA) for kind, at in behind)
 
@@ -106,6 +105,11 @@ def refuse_frames(frames: int, pixels: int, path: str) -> None:
             f"{path} is an animation of {frames:,} frames with {pixels:,} pixels each, over {MAX_WORK:,} "
             "together: make still renditions of it"
         )
+
+
+def _mapped(content: BinaryIO) -> mmap:
+    """An open file, which isn't empty, as memory."""
+    return mmap(content.fileno(), 0, access=ACCESS_READ)
 
 
 def _numbers(value: object) -> tuple[int, ...]:

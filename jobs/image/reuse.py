@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import PIL
@@ -46,13 +46,13 @@ class Known(NamedTuple):
 
 
 class Reuse:
-    """What was made of the source `file` by these wishes before.
+    """What was made of a source, an open file, by these wishes before.
 
     It is remembered in this process's `Cache`. Without one, or while Redis is unavailable, nothing is.
     """
 
     def __init__(
-        self, storage: Storage, file: Path, wishes: Sequence[Rendition], wanted: Collection[Fact]
+        self, storage: Storage, source: BinaryIO, wishes: Sequence[Rendition], wanted: Collection[Fact]
     ) -> None:
         self._storage = storage
         self._count = len(wishes)
@@ -66,7 +66,8 @@ class Reuse:
         # Other versions make other bytes. Names don't matter: copies have their own.
         nameless = [msgspec.structs.replace(wish, name=None) for wish in wishes]
         options = msgspec.json.encode([PIL.__version__, resizer(), nameless, sorted(wanted)])
-        self._key = f"image/{sha256_of(file)}/{hashlib.sha256(options).hexdigest()}"
+        content = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+        self._key = f"image/{content}/{hashlib.sha256(options).hexdigest()}"
 
     def once(self, make: Callable[[], Known]) -> tuple[Known, bool]:
         """What was made before, or is just being made by another job; else what `make` makes, and True.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import (  # all here, so that isolated processes have them when they are forked
     AvifImagePlugin,
@@ -119,21 +120,21 @@ def _fits(frame: Size, whole: Size, scale: float) -> bool:
 
 
 @contextmanager
-def opened(file: Path, path: str, max_pixels: int) -> Iterator[Source]:
-    """The image in `file`, named `path` in errors; if possible, its pixels are not decoded yet.
+def opened(content: BinaryIO, path: str, max_pixels: int) -> Iterator[Source]:
+    """The image in an open file, named `path` in errors; if possible, its pixels are not decoded yet.
 
     Raises `UnreadableImage`, or `ImageTooLarge` for more than `max_pixels` pixels, and for bombs.
     """
-    if not file.stat().st_size:
+    if not os.fstat(content.fileno()).st_size:
         raise UnreadableImage(f"{path} is empty")
-    gif_frames = refuse_bomb(file, path)
+    gif_frames = refuse_bomb(content, path)
     # Pillow's own limit is per process; ours is per job, and is checked on the header.
     if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
         with readable(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(file, formats=(*READABLE, *_heic(file, path)))
+            picture = Image.open(content, formats=(*READABLE, *_heic(content, path)))
     except Image.DecompressionBombError:
         raise ImageTooLarge(f"{path} has more pixels than the limit of {max_pixels:,}") from None
     with picture:
@@ -143,8 +144,8 @@ def opened(file: Path, path: str, max_pixels: int) -> Iterator[Source]:
         kind = str(picture.format)
         with readable(path):
             if kind == "TIFF":
-                refuse_tiff(picture, file, path)
-            if kind == "PNG" and has_late_metadata(file):  # its size upright isn't known before
+                refuse_tiff(picture, content, path)
+            if kind == "PNG" and has_late_metadata(content):  # its size upright isn't known before
                 memory.take(path, memory.decoding(picture, width * height), memory.USABLE)
                 picture.load()
             several = bool(getattr(picture, "is_animated", False)) if kind != "GIF" else gif_frames > 1
@@ -195,10 +196,10 @@ def _orientation(picture: Image.Image) -> int:
     return orientation if isinstance(orientation, int) and orientation in range(1, 9) else 1
 
 
-def _heic(file: Path, path: str) -> tuple[str, ...]:
+def _heic(content: BinaryIO, path: str) -> tuple[str, ...]:
     """The decoder of a HEIC image, if the file is one. Raises `UnreadableImage` if it isn't installed."""
-    with file.open("rb") as content:
-        head = content.read(12)
+    content.seek(0)
+    head = content.read(12)
     brand = head[8:]
     if head[4:8] != b"ftyp" or brand not in _HEIC_BRANDS:
         return ()

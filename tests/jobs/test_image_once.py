@@ -41,9 +41,9 @@ def decoded(monkeypatch):
     return found, going_on
 
 
-def picture() -> bytes:
+def picture(sides: tuple[int, int] = (300, 200)) -> bytes:
     file = BytesIO()
-    Image.linear_gradient("L").resize((300, 200)).save(file, "PNG")
+    Image.linear_gradient("L").resize(sides).save(file, "PNG")
     return file.getvalue()
 
 
@@ -81,6 +81,18 @@ def test_what_was_deleted_or_changed_since_is_made_again_at_the_same_path(storag
     assert image("in/a.png", WANTED, "out") == first
     assert storage.exists("out/a-20x13.webp")
     assert len(found) == 3
+
+
+def test_what_is_remembered_of_a_source_is_made_of_those_bytes_even_if_it_is_replaced(storage, monkeypatch):
+    storage.write_bytes("in/a.png", picture())
+    once = reuse.Reuse.once
+
+    def replaced_meanwhile(self, make):
+        storage.write_bytes("in/a.png", picture(sides=(30, 20)))
+        return once(self, make)
+
+    monkeypatch.setattr(reuse.Reuse, "once", replaced_meanwhile)
+    assert image("in/a.png", WANTED, "out")["source"]["width"] == 300
 
 
 def test_a_job_waits_for_another_that_hangs_no_longer_than_its_lease(storage, decoded, monkeypatch):
