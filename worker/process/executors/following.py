@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import msgspec
 from rq.timeouts import JobTimeoutException
 
-from packmule.coordination.readable import readable
 from packmule.jobs.interrupts import Stopped
 from packmule.jobs.job_type import JobType
 from packmule.worker.deadlines import OVERRUN_SECONDS, STOP_SECONDS, overran
@@ -58,7 +57,7 @@ class IsolatedProcess:
     def take(self, call: Call, fence: int | None) -> bool:
         """Give it a further job; False if it can't perform one."""
         try:
-            if not self.is_ready and readable([self.receive.reader], READY_SECONDS):
+            if not self.is_ready and self.receive.has_arrived(READY_SECONDS):
                 self.is_ready = ("ready", None) in self.receive()
             if self.is_ready:
                 self.is_ready = False
@@ -149,7 +148,7 @@ class Following:
         until = time.monotonic() + seconds
         while True:
             pause = min(LOOK_SECONDS, max(0.0, until - time.monotonic()))
-            has_arrived = bool(readable([receive.reader], pause))
+            has_arrived = receive.has_arrived(pause)
             if has_arrived and (ended := self._received()):
                 return ended
             if receive.is_over or (not has_arrived and process.has_ended()) or self._must_end():
@@ -180,7 +179,7 @@ class Following:
         self._scoreboard.show_isolated(0)
         code, usage = process.end()
         for _ in range(MOST_READS):
-            if process.receive.is_over or not readable([process.receive.reader], 0):
+            if process.receive.is_over or not process.receive.has_arrived(0):
                 break
             self._received()  # what it said just before its death
         return Ended(code, usage, self._overran, self._stopped)

@@ -6,6 +6,7 @@ import _socket  # of whose sockets `socket`'s make objects, which touches much m
 import os
 import struct
 from collections.abc import Callable
+from select import POLLIN, poll
 from typing import Any
 
 import msgspec
@@ -37,6 +38,12 @@ class Receiver:
         self.reader = reader
         self.is_over = False
         self._bytes = bytearray()
+        self._poll = poll()
+        self._poll.register(reader, POLLIN)
+
+    def has_arrived(self, seconds: float) -> bool:
+        """Whether there is something to read, or it is over, within `seconds`."""
+        return bool(self._poll.poll(seconds * 1000))
 
     def __call__(self) -> list[tuple[str, Any]]:
         """The messages that are complete after one more read. Raises `ValueError` for what is none."""
