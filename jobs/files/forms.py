@@ -46,7 +46,11 @@ class Form:
     def fits(self, column: str) -> str:
         """The SQL of whether a text has this form."""
         pattern = literal(rf"\s*({self.pattern})\s*")
-        return f"(regexp_full_match({column}, {pattern}) AND {self.cast(column)} IS NOT NULL)"
+        read = self.cast(column)
+        fits = f"regexp_full_match({column}, {pattern}) AND {read} IS NOT NULL"
+        if self.type == "DOUBLE":  # DuckDB reads 1e400 as infinite
+            fits += f" AND (isfinite({read}) OR NOT regexp_matches({column}, '[0-9]'))"
+        return f"({fits})"
 
     def loose(self, column: str) -> str:
         """The SQL of whether DuckDB would read a text that has another form, and lose what that says."""
@@ -54,19 +58,24 @@ class Form:
             return "false"
         read = f"TRY_CAST({column} AS {self.type})"
         if self.type in {"BIGINT", "DOUBLE"}:
-            read = f"coalesce(TRY_CAST({column} AS DOUBLE), TRY_CAST({column} AS BIGINT))"
+            read = (
+                f"coalesce(TRY_CAST({column} AS DOUBLE), TRY_CAST({column} AS BIGINT), {self.cast(column)})"
+            )
         return f"({read} IS NOT NULL AND NOT {self.fits(column)})"
 
     def checked(self, column: str, nothing: Sequence[str]) -> str:
         """The SQL of a value that stops the query at a text of another form."""
         cast = self.cast(column, "")
-        usual = f"try_strptime({column}, [{', '.join(map(literal, self.usual))}])" if self.usual else cast
         nulls = f"{column} IS NULL OR {column} IN ({', '.join(map(literal, nothing))})"
-        return (
-            f"coalesce(CASE WHEN {self.quick.format(c=column)} THEN {usual} END, "
-            f"CASE WHEN {nulls} THEN NULL WHEN {self.fits(column)} THEN {cast} "
-            f"ELSE CAST(error('{MISFIT}') AS {self.type}) END)"
+        slow = (
+            f"WHEN {nulls} THEN NULL WHEN {self.fits(column)} THEN {cast} "
+            f"ELSE CAST(error('{MISFIT}') AS {self.type}) END"
         )
+        quick = cast
+        if self.usual:
+            formats = ", ".join(map(literal, self.usual))
+            quick = f"coalesce(try_strptime({column}, [{formats}]), CASE {slow})"
+        return f"CASE WHEN {self.quick.format(c=column)} THEN {quick} {slow}"
 
     def count(self, values: Sequence[str]) -> int:
         """How many of the values have this form."""
@@ -92,9 +101,10 @@ ANY = ".+"
 MISFIT = "a value has another form"
 _NUMBER = (
     "({c} BETWEEN '1' AND ':' OR {c} BETWEEN '0' AND '0/' OR {c} BETWEEN '-1' AND '-:' "
-    "OR {c} BETWEEN '-0' AND '-0/') AND strlen({c}) < 16 AND NOT contains({c}, '_')"
+    "OR {c} BETWEEN '-0' AND '-0/') AND strlen({c}) < 16 AND NOT contains({c}, '_') "
+    "AND (NOT contains({c}, 'e') AND NOT contains({c}, 'E') OR isfinite(TRY_CAST({c} AS DOUBLE)))"
 )
-"""No zero before another digit, no plus, not too many digits, and none that are grouped."""
+"""No zero before another digit, no plus, not too many digits, none that are grouped, and not too large."""
 
 BOOLEAN = Form("BOOLEAN", "(?i:true|false)", quick="strlen({c}) >= 4")
 BIGINT = Form("BIGINT", WHOLE, quick="CAST(TRY_CAST({c} AS BIGINT) AS VARCHAR) = {c}")

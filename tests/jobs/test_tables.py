@@ -128,6 +128,8 @@ def test_texts_of_several_lines_stay_whole_across_the_sample_and_the_readers_buf
         (["1.5"] * 30_000 + ["1e400x"] * 900, "VARCHAR"),
         ([*range(30_000), "0x1F"], "VARCHAR"),
         (["1.5", "nan", "-inf"] * 10_000, "DOUBLE"),
+        ([*(i / 8 for i in range(30_000)), "1e400"], "VARCHAR"),
+        ([*(i / 8 for i in range(30_000)), "-1E400"], "VARCHAR"),
     ],
 )  # fmt: skip
 def test_a_column_has_a_type_that_loses_nothing_of_any_row(convert, values, expected):
@@ -138,6 +140,67 @@ def test_a_column_has_a_type_that_loses_nothing_of_any_row(convert, values, expe
         assert [text for _, text in rows] == [str(value) for value in values]
     elif expected == "BIGINT":
         assert [number for _, number in rows] == values
+
+
+KINDS = {
+    "BIGINT": [*range(8_000)],
+    "DOUBLE": [i / 8 + 0.1 for i in range(8_000)],
+    "DATE": [f"2020-01-{i % 28 + 1:02}" for i in range(8_000)],
+    "TIMESTAMP": [f"2020-01-{i % 28 + 1:02} 10:00:00" for i in range(8_000)],
+}
+LAST = {
+    "BIGINT": {" 1": 1, "+49170": 49_170, "-0": 0, "9007199254740993": 9_007_199_254_740_993},
+    "DOUBLE": {
+        "0.10": 0.1, "+1.5": 1.5, "1e5": 100_000, "1E-5": 0.00001, "0.12345678901234567": 0.12345678901234567,
+        "-0": 0, "inf": float("inf"),
+    },
+    "DATE": {"0001-01-01": date(1, 1, 1), "9999-12-31": date(9999, 12, 31), " 2020-1-1": date(2020, 1, 1)},
+    "TIMESTAMP": {
+        "0001-01-01 00:00:00": datetime(1, 1, 1),
+        "9999-12-31T23:59:59": datetime(9999, 12, 31, 23, 59, 59),
+        "2020-01-01 10:00:00.123456": datetime(2020, 1, 1, 10, 0, 0, 123456),
+        "2020-1-1 1:00:00.5": datetime(2020, 1, 1, 1, 0, 0, 500_000),
+    },
+}  # fmt: skip
+LAST_AND_TEXT = {
+    "BIGINT": ["007", "-007", "+491701", "1_000", "0x10"],
+    "DOUBLE": ["007", "007.5", "1_000", "1_000.5", "123456789012345678", "9007199254740993", "0x1F"],
+    "DATE": ["10000-01-01", "20-01-01", "infinity"],
+    "TIMESTAMP": [
+        "2020-01-01 10:00:00.1234567", "2020-01-01 10:00+02", "2020-01-01 1:00:00Z", "20-01-01 10:00:00.5",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"), [(kind, *each) for kind, texts in LAST.items() for each in texts.items()]
+)
+def test_a_last_value_that_a_type_can_hold_is_read_as_that_value(convert, kind, text, value):
+    values = [*KINDS[kind], text]
+    result, types, rows = convert("n,v\n" + "".join(f"{n},{each}\n" for n, each in enumerate(values)))
+    assert (types["v"], result["refused"], rows[-1]) == (kind, 0, (8_000, value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(kind, text) for kind, texts in LAST_AND_TEXT.items() for text in texts]
+)
+def test_a_last_value_of_which_a_type_would_lose_something_makes_its_column_text(convert, kind, text):
+    values = [*KINDS[kind], text]
+    result, types, rows = convert("n,v\n" + "".join(f"{n},{each}\n" for n, each in enumerate(values)))
+    assert (types["v"], result["refused"]) == ("VARCHAR", 0)
+    assert [each for _, each in rows] == [str(each) for each in values]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("0,10", "DOUBLE"), ("+1,5", "DOUBLE"), ("007,5", "VARCHAR"), ("1_000,5", "VARCHAR"),
+     ("1,5e400", "VARCHAR"), ("12345678901234567890,5", "VARCHAR")],
+)  # fmt: skip
+def test_decimal_commas_lose_no_more_than_points_do(convert, text, kind):
+    values = [*(f"{i / 8 + 0.1}".replace(".", ",") for i in range(8_000)), text]
+    result, types, rows = convert("n;v\n" + "".join(f"{n};{each}\n" for n, each in enumerate(values)))
+    assert (types["v"], result["refused"], result["decimal"]) == (kind, 0, ",")
+    assert rows[-1] == (8_000, text if kind == "VARCHAR" else float(text.replace(",", ".")))
 
 
 def test_a_few_values_of_another_form_are_refused_and_more_than_one_percent_fail_the_job(convert):
