@@ -10,7 +10,7 @@ from packmule.tests.docs.pages import PAGES, ROOT
 
 LONGEST_README = 200
 WIDTH = 100
-MADE_OR_YOURS = re.compile(r"^(\.packmule|\.venv|\.env|build|shop|examples)\b|^(Procfile|schedules\.toml)$")
+MADE_OR_YOURS = re.compile(r"^(\.packmule|\.venv|\.env|build|shop|examples)\b|^(Procfile|main\.py|schedules\.toml)$")
 
 DOCUMENTS = {**PAGES, "CHANGELOG": ROOT / "CHANGELOG.md"}
 
