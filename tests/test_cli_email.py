@@ -243,7 +243,7 @@ def test_a_mail_has_all_that_the_options_say(packmule, post, client, tmp_path):
         (("--image", "logo"), "--image: 'logo' is not NAME=VALUE"),
         (("--image", "logo=/nowhere"), "images are shown by the HTML of a mail"),
         (("--html", "x", "--image", "logo=/nowhere"), "there is no file /nowhere; store:PATH names one"),
-        (("--html", "x", "--image", "lo go=/nowhere"), "the image's name 'lo go' may have letters"),
+        (("--html", "x", "--image", "lo go=/nowhere"), "the image's name 'lo go' may have only letters"),
         (("--unsubscribe", "http://example.org"), "give https://... (readers post to it) or mailto:..."),
         (("--return-path", "nobody"), "nobody"),
         (("--reply-to", "nobody"), "'nobody' is not an email address: it has no @"),

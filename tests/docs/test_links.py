@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,9 @@ from packmule.tests.docs.pages import PAGES, ROOT
 
 LONGEST_README = 200
 WIDTH = 100
-MADE_OR_YOURS = re.compile(r"^(\.packmule|\.venv|\.env|build|shop|examples)\b|^(Procfile|main\.py|schedules\.toml)$")
+MADE_OR_YOURS = re.compile(
+    r"^(\.packmule|\.venv|\.env|build|shop|examples)\b|^(Procfile|main\.py|schedules\.toml)$"
+)
 
 DOCUMENTS = {**PAGES, "CHANGELOG": ROOT / "CHANGELOG.md"}
 
@@ -40,9 +45,19 @@ def test_lines_fit(name):
     assert name != "README" or len(lines) <= LONGEST_README
 
 
+@cache
+def checked_out() -> set[str]:
+    """The files of the checkout, without those of the environment and what was built."""
+    found: set[str] = set()
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [each for each in folders if each not in {".venv", ".git", "build"}]
+        found.update((Path(folder).relative_to(ROOT) / name).as_posix() for name in names)
+    return found
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_a_page_names_exist(name):
-    files = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if ".venv" not in path.parts}
+    files = checked_out()
     names = {file.rpartition("/")[2] for file in files}
     for span in re.findall(r"`([^`\n]+)`", DOCUMENTS[name].read_text()):
         for text in re.findall(r"[\w./-]+\.(?:py|lua|md|toml|yml)\b", span):
