@@ -298,14 +298,6 @@ def test_claims_grow_with_short_jobs_and_shrink_with_long_ones():
     assert claim_size.size == 1
 
 
-@pytest.mark.parametrize(("milliseconds", "size"), [(6, 2), (7, 1), (4.5, 2), (12, 1), (30, 1)])
-def test_a_claim_has_as_many_jobs_as_take_about_ten_milliseconds(milliseconds, size):
-    claim_size = ClaimSize()
-    claim_size.size = 2
-    claim_size.learn(2, 2 * milliseconds / 1000)
-    assert claim_size.size == size
-
-
 def test_retries_follow_their_intervals_or_back_off_with_jitter():
     assert [outcome.retry_delay(left, (1, 5, 9), 1) for left in (4, 3, 2, 1)] == [1, 1, 5, 9]
     for attempt in range(1, 40):

@@ -31,7 +31,7 @@ SKIPPED_SECONDS = 0.5
 """Seconds after which a worker checks queues again whose isolated job had no room in the pool."""
 
 LONGEST_CLAIM = 0.01
-"""Seconds that the jobs of one claim should about take, so that none waits long behind the others."""
+"""Seconds that the jobs of one claim should take together, so that none waits long behind the others."""
 
 log = logging.getLogger("packmule.worker")
 
@@ -227,7 +227,7 @@ class ClaimSize:
 
     def learn(self, jobs: int, seconds: float) -> None:
         """Adjust to `jobs` jobs that took `seconds` in all: at most double, or fall to what fits."""
-        fitting = round(LONGEST_CLAIM * jobs / seconds) if seconds > 0 else self.most
+        fitting = int(LONGEST_CLAIM * jobs / seconds) if seconds > 0 else self.most
         self.size = max(1, min(fitting, self.size * 2, self.most))
 
 
