@@ -44,16 +44,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def had_data() -> bool:
-    """Whether the checkout had a folder of data before the tests, for a server of the developer's own."""
-    return leaks.DATA_HERE.exists()
+def data_seen() -> list[bool]:
+    """Whether the checkout has a folder of data: a developer's own, or one that a test has made."""
+    return [leaks.DATA_HERE.exists()]
 
 
 @pytest.fixture(autouse=True)
-def stays_out_of_the_checkout(had_data: bool) -> Iterator[None]:
-    """Fail the test, and those that xdist runs beside it, that starts a server in the checkout."""
+def stays_out_of_the_checkout(data_seen: list[bool]) -> Iterator[None]:
+    """Fail the test that starts a server in the checkout, and one of each of xdist's other processes."""
     yield
-    assert had_data or not leaks.DATA_HERE.exists(), f"{leaks.DATA_HERE}: not the test's own folder"
+    was_there, data_seen[0] = data_seen[0], leaks.DATA_HERE.exists()
+    assert was_there or not data_seen[0], f"{leaks.DATA_HERE}: not the test's own folder"
 
 
 @pytest.fixture(scope="session")

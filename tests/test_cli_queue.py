@@ -88,7 +88,7 @@ def test_jobs_are_retried_canceled_and_deleted_by_a_filter(packmule: CommandLine
     client.hset("rq:job:j0", "callback_due", "callback failed failure end 60 x")
     done = packmule.run("job", "delete", "--all", "--yes")
     assert (done.stdout, done.returncode) == ("1 job deleted\n", 1)
-    assert "1 job left alone: can't be deleted yet: its callback is due" in done.stderr
+    assert "1 job skipped: can't be deleted yet: its callback is due" in done.stderr
     audit = [json.loads(line) for line in packmule.output("audit", "--json").splitlines()]
     verbs = ["retry", "retry", "cancel", "delete", "delete", "delete"]
     assert [each["action"].split()[1] for each in audit] == verbs

@@ -112,10 +112,10 @@ def test_a_message_that_somebody_made_up_breaks_nothing(serve, kept):
         (Unavailable("no server"), 503, "no server"),
         (redis_errors.ConnectionError("secret"), 503, "Redis can't be reached"),
         (redis_errors.TimeoutError("secret"), 503, "Redis can't be reached"),
-        (redis_errors.ReadOnlyError("secret"), 503, "only reads"),
+        (redis_errors.ReadOnlyError("secret"), 503, "read-only"),
         (redis_errors.OutOfMemoryError("secret"), 503, "Redis is full"),
         (redis_errors.ResponseError("MISCONF it can't persist"), 503, "MISCONF"),
-        (redis_errors.ResponseError("WRONGTYPE Operation"), 409, "holds something of another type"),
+        (redis_errors.ResponseError("WRONGTYPE Operation"), 409, "has the wrong type"),
         (ValueError("secret"), 500, "The log of the dashboard has the details"),
     ],
 )

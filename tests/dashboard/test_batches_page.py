@@ -78,7 +78,7 @@ def test_batches_and_flows_are_listed_apart(visit, batch, flow):
     assert ids(visit.get("/batches", state="failed")) == [batch.id]
     assert ids(visit.get("/batches", q="NOVEMBER")) == [batch.id]
     assert ids(visit.get("/batches", q=growing.id[:8])) == [growing.id]
-    assert "No batch fits." in visit.text("/batches", q="December")
+    assert "No batch matches." in visit.text("/batches", q="December")
     assert "<b>" not in visit.text("/batches").replace("November <b>", "")
 
 

@@ -166,7 +166,7 @@ def test_a_job_that_waits_gets_its_signal(pages, client):
     assert "{&#34;ok&#34;: yes &lt;b&gt;}</textarea>" in page
     assert reader.read(client, id).status == "deferred"
     page = pages.post(f"/jobs/{id}", 400, act="signal", name="approved", data='"' + "x" * 69_000 + '"')
-    assert "the most" in page
+    assert "over the limit of" in page
     page = pages.post(f"/jobs/{id}", act="signal", name="approved", data='{"big": 9007199254740993}')
     assert "has the signal approved and goes on" in text_of(page)
     info = reader.read(client, id)

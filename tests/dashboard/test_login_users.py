@@ -93,7 +93,7 @@ def test_usual_names_are_fine(name):
         ("x" * 1001, "too long"),
         ("ada@example", "user's name"),
         ("ADA@Example", "user's name"),
-        ("a" * 12, "again and again"),
+        ("a" * 12, "single repeated character"),
     ],
 )
 def test_a_weak_password_is_refused_and_not_quoted(password, why):

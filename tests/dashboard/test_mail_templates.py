@@ -146,7 +146,9 @@ def test_a_broken_template_is_named_with_its_line(visit: Visit, folder: Path, so
 def test_why_styles_are_not_inlined_is_said(visit: Visit, folder: Path) -> None:
     (folder / "deep.html").write_text(f"<style>p {{ color: red }}</style>{'<div>' * 300}x")
 
-    assert "the styles are not inlined: it has more than 200 elements" in visit.text("/mail/templates/deep")
+    assert "the styles are not inlined: it has more than 200 nested elements" in visit.text(
+        "/mail/templates/deep"
+    )
 
 
 def test_a_mail_that_can_not_be_taken_apart_is_shown_raw(visit: Visit, folder: Path) -> None:

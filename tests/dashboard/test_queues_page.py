@@ -213,5 +213,5 @@ def test_the_pages_fit_and_are_accessible(browser, dashboard, client, viewport, 
             found = Axe().run(page, options=AXE).response["violations"]
             assert [(each["id"], node["html"]) for each in found for node in each["nodes"]] == []
         page.get_by_role("button", name="Resume").click()
-        page.get_by_text("mail goes on.").wait_for()
+        page.get_by_text("mail is resumed.").wait_for()
         assert page.get_by_role("heading", name="mail", exact=True).is_visible()

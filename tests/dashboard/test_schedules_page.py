@@ -114,7 +114,7 @@ def test_a_schedule_whose_job_is_unknown_here_is_not_run(visit, client):
     assert "Nothing was done:" in visit.post("/schedules/nightly/run")
     schedule_store.remove(client, "nightly")
     put(client, owner="code")
-    assert "The code still has it" in visit.post("/schedules/nightly/remove")
+    assert "The code still declares it" in visit.post("/schedules/nightly/remove")
     assert "Nothing was done: nightly: a removed schedule" in visit.post("/schedules/nightly/pause")
 
 

@@ -48,23 +48,23 @@ def test_the_check_and_each_setting_are_shown_without_secrets(client, monkeypatc
     assert "rights ok as default, who may do all that jobs need" in shown
 
 
-def test_a_mail_server_that_never_answers_does_not_hold_the_page(client):
+def test_a_mail_server_that_never_answers_does_not_hold_the_page(server, client):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
-        with visit_of(client, Settings(mail_urls=(url,))) as visit:
+        with visit_of(client, Settings(redis_url=server.url, mail_urls=(url,))) as visit:
             shown = visit.text("/settings")
     assert "mail fault no answer within" in shown
     assert "clock ok" in shown
 
 
-def test_viewers_are_told_that_operators_see_settings(client):
-    with visit_of(client, Settings(), role=Role.VIEWER) as visit:
+def test_viewers_are_told_that_operators_see_settings(server, client):
+    with visit_of(client, Settings(redis_url=server.url), role=Role.VIEWER) as visit:
         assert "this needs an operator" in visit.text("/settings", status=403)
         assert 'href="/settings"' not in visit.get("/jobs")
 
 
-def test_the_menu_has_the_pages_that_the_viewer_may_see(client):
-    with visit_of(client, Settings()) as visit:
+def test_the_menu_has_the_pages_that_the_viewer_may_see(server, client):
+    with visit_of(client, Settings(redis_url=server.url)) as visit:
         page = visit.get("/jobs")
     assert 'href="/settings"' in page
     assert 'href="/queues"' in page
@@ -76,10 +76,10 @@ def test_a_site_without_settings_says_where_to_look(client):
 
 
 @pytest.mark.parametrize(("viewport", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
-def test_the_page_fits_and_is_accessible(browser, client, viewport, scheme):
+def test_the_page_fits_and_is_accessible(browser, server, client, viewport, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    checks = Checks(Settings(), lambda: client, lambda: None)
+    checks = Checks(Settings(redis_url=server.url), lambda: client, lambda: None)
     with served(client, checks=checks) as site, opened(browser, viewport, scheme) as (page, _):
         page.goto(f"{site.address}/settings")
         page.get_by_text("who may do all that jobs need").wait_for()

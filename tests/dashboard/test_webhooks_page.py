@@ -110,7 +110,7 @@ def test_dead_letters_are_sent_again_by_operators_and_audited(visit, client, tmp
         receiver.answer = lambda event: 200
         assert visit.post("/webhooks/billing") == "1 sent, 0 left."
         assert receiver.jobs == ["x", "y"]
-    assert "None here" in visit.text("/webhooks/billing")
+    assert "There are none" in visit.text("/webhooks/billing")
     done = [each.subject for each in audit.read(client)]
     assert done == [
         {"name": "billing", "resend": True, "sent": n, "left": left} for n, left in ((1, 1), (1, 0))

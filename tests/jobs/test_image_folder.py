@@ -112,7 +112,7 @@ def test_what_gives_no_image_is_named(tmp_path, storage):
         gather(["gone.jpg"], storage)
     with pytest.raises(NoImages, match="named like an image"):
         gather([str(fill(tmp_path / "texts", "a.txt"))], storage)
-    with pytest.raises(NoImages, match=r"fits \*\.png"):
+    with pytest.raises(NoImages, match=r"matches \*\.png"):
         gather([str(fill(tmp_path / "photos", "a.jpg"))], storage, ["*.png"])
 
 

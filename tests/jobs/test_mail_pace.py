@@ -111,7 +111,7 @@ def test_a_server_gets_its_rate_and_the_rest_waits_or_goes_to_the_next(mailer):
         limited = f"{first.url}?rate=2/h"
         book = delivered(mailer(limited), *(letter(n, f"a{n}@one.example") for n in range(3)))
         assert list(book.states().values()) == [ACCEPTED, ACCEPTED, DEFERRED]
-        assert f"127.0.0.1:{first.port} gets 2/h" in book.reply("a2@one.example")
+        assert f"127.0.0.1:{first.port} is limited to 2/h" in book.reply("a2@one.example")
         assert len(first.mails) == 2
         assert not any(b"MAIL" in packet and b"Subject" in packet for packet in first.packets)
         assert second.mails == []

@@ -115,7 +115,7 @@ UNPACKED = '[a.unpack]\n\n[a.each_member]\nreads = "unpack"\n'
     [
         ('[a.table]\njob = "fil"', 2, "fil is not a registered job: did you mean packmule.jobs.files.file?"),
         ('[a.x]\njob = "shop.nothing"', 2, "shop.nothing is not a registered job: "),
-        ('[a.file]\nto = "parquet"\ntoo = 1', 3, "an unexpected keyword argument 'too': there are source"),
+        ('[a.file]\nto = "parquet"\ntoo = 1', 3, "an unexpected keyword argument 'too': did you mean to?"),
         ('[a.file]\n\nto = "docx"', 3, "argument to: invalid enum value 'docx'"),
         (f'[a.x]\njob = "{JOBS}.upper"\nout = "../x"', 3, "is not a path in the storage"),
         (f'[a.x]\njob = "{JOBS}.upper"\nreads = "y"', 3, "names 'y', which is not a step above it: the"),

@@ -83,7 +83,7 @@ def test_all_chunks_of_a_large_file_arrive(storage):
 
 def test_a_virus_fails_the_job_or_is_reported(storage):
     with clamd_server() as url:
-        assert "virus.txt has Eicar-Test in it" in refused(Infected, url, "virus.txt")
+        assert "virus.txt contains Eicar-Test" in refused(Infected, url, "virus.txt")
         result = by(url, "virus.txt", infected="report")
     assert (result["clean"], result["found"]) == (False, "Eicar-Test")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,10 @@ def lost_replies(share: float) -> Iterator[None]:
     """Within this, lose so many of this process's replies."""
     exchange = scripts._exchange
 
-    def twice(client: Redis, command: Sequence[Any]) -> Any:
+    def twice(client: Redis, ask: Callable[[Any, Any], Any], asked: Sequence[Any]) -> Any:
         if random.random() < share:
-            exchange(client, command)
-        return exchange(client, command)
+            exchange(client, ask, asked)
+        return exchange(client, ask, asked)
 
     scripts._exchange = twice
     try:
