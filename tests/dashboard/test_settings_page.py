@@ -17,6 +17,12 @@ from packmule.tests.dashboard.sites import served
 from packmule.tests.dashboard.visits import Visit, visiting
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path, monkeypatch):
+    """Where the check proves that files can be stored."""
+    monkeypatch.chdir(tmp_path)
+
+
 @contextmanager
 def visit_of(
     client: Redis, settings: Settings, fault: str = "", role: Role = Role.OPERATOR
