@@ -11,15 +11,11 @@ from packmule.jobs.job import job
 from packmule.jobs.retention.made import Made
 from packmule.jobs.retention.prune import prune
 from packmule.jobs.schedule import Schedule, of_settings
-from packmule.jobs.storage import Storage, StorageError
+from packmule.jobs.storage import FilesLeft, Storage, check_deleted
 from packmule.units import DAY
 
 SCHEDULE = "files-prune"
 EVERY = "1h"
-
-
-class FilesLeft(StorageError):
-    """Some of what is old enough to go can't be deleted."""
 
 
 @job(
@@ -52,11 +48,7 @@ def files_prune(keep: float | None = None, most: int | None = None) -> dict[str,
     pruned = prune(current.resource(Storage), current.resource(Cache).client, keep, most, before=before)
     for fault in pruned.faults:
         current.log(str(fault), level="warning")
-    if pruned.faults:
-        raise FilesLeft(
-            f"{len(pruned.faults):,} of {len(pruned.faults) + len(pruned.deleted):,} can't be deleted, "
-            f"such as this: {pruned.faults[0]}"
-        )
+    check_deleted(pruned.faults, len(pruned.deleted))
     return {
         "files": pruned.files,
         "bytes": pruned.bytes,

@@ -14,6 +14,7 @@ from packmule.jobs.storage.local import LocalFolder
 from packmule.jobs.storage.remote import RemoteStore
 from packmule.jobs.storage.store import (
     TEMPORARY,
+    FilesLeft,
     FileTooLarge,
     MissingFile,
     OutsideStorage,
@@ -21,6 +22,7 @@ from packmule.jobs.storage.store import (
     StorageFull,
     Store,
     StoredFile,
+    check_deleted,
     explained,
     present,
     sha256_of,
@@ -28,6 +30,7 @@ from packmule.jobs.storage.store import (
 
 __all__ = [
     "FileTooLarge",
+    "FilesLeft",
     "MissingFile",
     "OutsideStorage",
     "Storage",
@@ -35,6 +38,7 @@ __all__ = [
     "StorageFull",
     "StorageUnavailable",
     "StoredFile",
+    "check_deleted",
 ]
 
 

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -40,6 +40,10 @@ class MissingFile(StorageError, NotFound):
 
 class FileTooLarge(StorageError):
     """A file is larger than the limit of the job that reads it."""
+
+
+class FilesLeft(StorageError):
+    """Some of the files that are to go can't be deleted; all others are."""
 
 
 class StoredFile(NamedTuple):
@@ -125,3 +129,11 @@ def explained(verb: str, path: str) -> Iterator[None]:
         if error.errno in NO_SPACE:
             raise StorageFull(text) from error
         raise StorageError(text) from error
+
+
+def check_deleted(faults: Sequence[StorageError], deleted: int) -> None:
+    """Raise `FilesLeft` if there were `faults` while so many others were deleted."""
+    if faults:
+        raise FilesLeft(
+            f"{len(faults):,} of {len(faults) + deleted:,} can't be deleted, such as this: {faults[0]}"
+        )

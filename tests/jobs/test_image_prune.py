@@ -14,9 +14,9 @@ from redis import Redis
 from packmule.coordination.cache.cache import Cache
 from packmule.jobs import context
 from packmule.jobs.auditor import Auditor
-from packmule.jobs.image.serving.prune import NotPruned, RenditionsLeft, image_prune, pruning
+from packmule.jobs.image.serving.prune import NotPruned, image_prune, pruning
 from packmule.jobs.image.serving.served import FOLDER, SAFE_SECONDS, USES
-from packmule.jobs.storage import Storage
+from packmule.jobs.storage import FilesLeft, Storage
 from packmule.observe import audit
 from packmule.units import DAY
 
@@ -117,7 +117,7 @@ def pinned(kept: Storage) -> Iterator[str]:
 
 
 def test_what_can_not_be_deleted_keeps_no_other(kept, client, pinned):
-    with pytest.raises(RenditionsLeft) as failed:
+    with pytest.raises(FilesLeft) as failed:
         image_prune(1.5 * HOUR, 10_000)
     assert str(failed.value) == (
         f"1 of 3 can't be deleted, such as this: can't delete {pinned}: Device or resource busy"

@@ -17,7 +17,7 @@ from packmule.jobs.auditor import Auditor
 from packmule.jobs.image.serving.served import FOLDER, SAFE_SECONDS, USES
 from packmule.jobs.job import job
 from packmule.jobs.schedule import Schedule, of_settings
-from packmule.jobs.storage import Storage, StorageError, StorageUnavailable
+from packmule.jobs.storage import Storage, StorageError, StorageUnavailable, check_deleted
 
 SCHEDULE = "image-prune"
 EVERY = "1h"
@@ -28,17 +28,13 @@ class NotPruned(Error):
     """It can't be known which renditions are in use."""
 
 
-class RenditionsLeft(StorageError):
-    """Some renditions that are to go can't be deleted."""
-
-
 @job(queue="low", timeout=3600, singleton=True, singleton_policy="skip", result_ttl=3600)
 def image_prune(keep: float, most: int) -> dict[str, int]:
     """Delete served renditions that were not used for `keep` seconds, and what exceeds `most` bytes.
 
     Those that were used least recently go first, and none that was used a moment ago. The audit has them
     before. Returns how many there are, their bytes, and how many were deleted. Raises `NotPruned`,
-    `StorageError`, and `RenditionsLeft` when all else is deleted.
+    `StorageError`, and `FilesLeft` when all else is deleted.
     """
     storage, redis = current.resource(Storage), current.resource(Cache).client
     try:
@@ -75,10 +71,7 @@ def _pruned(storage: Storage, redis: Redis, keep: float, most: int) -> dict[str,
                 sizes[path] = size
         current.progress(start + len(window), len(oldest_first), f"{deleted:,} deleted")
     _forget(redis, sizes)
-    if faults:
-        raise RenditionsLeft(
-            f"{len(faults):,} of {len(faults) + deleted:,} can't be deleted, such as this: {faults[0]}"
-        )
+    check_deleted(faults, deleted)
     return {"renditions": len(sizes), "bytes": total, "deleted": deleted}
 
 
