@@ -97,8 +97,8 @@ def _perform(client: Redis, owner: Owner, more_queues: Sequence[str], by: By | N
         if owner.is_another():
             return  # whose state it is
         record.change(client, id, state=state, fault=fault[:500], ended=repr(time.time()))
-        owner.release()
         found = _read(client, id, by)
+        owner.release()
         subject = {"bulk": id, "state": state, "done": found.done}
         audit.record(client, f"bulk {found.phase} ended", subject, found.who, found.where)
     except (Error, RedisError) as error:

@@ -1,7 +1,8 @@
-"""Performs a bulk action until it is killed, for a test: `bulk_process FOLDER ID`."""
+"""Performs a bulk action, in whose third chunk it is to be killed, for a test: `bulk_process FOLDER ID`."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -15,14 +16,15 @@ from packmule.jobs import acts
 
 if __name__ == "__main__":
     folder, id = sys.argv[1:]
-    do = acts.ACTS["retry"].do
+    do, calls = acts.ACTS["retry"].do, itertools.count(1)
 
-    def slow(redis: Redis, some: Any) -> Any:
+    def stuck(redis: Redis, some: Any) -> Any:
         done = do(redis, some)
-        time.sleep(0.05)
+        while next(calls) >= 3:
+            time.sleep(1)
         return done
 
-    acts.ACTS["retry"] = acts.ACTS["retry"]._replace(do=slow)  # type: ignore[index]
+    acts.ACTS["retry"] = acts.ACTS["retry"]._replace(do=stuck)  # type: ignore[index]
     with connect(None, Path(folder)) as client:
         performing.begin(client, id)
         while True:

@@ -18,6 +18,7 @@ from packmule.jobs.read_tokens import REALM
 from packmule.observe import audit
 from packmule.tests.command_line import until
 from packmule.tests.dashboard.api_site import Api
+from packmule.tests.dashboard.test_bulk import is_performed_here
 
 
 def failed(api: Api, number: int) -> list[str]:
@@ -31,7 +32,7 @@ def over(api: Api, id: str) -> dict[str, Any]:
 
     def is_over() -> bool:
         found.update(api.http.get(f"/bulk-actions/{id}").json())
-        return found["state"] not in ("running", "stopping")
+        return found["state"] not in ("running", "stopping") and not is_performed_here(id)
 
     until(is_over, "the end of the bulk action")
     return found
