@@ -10,6 +10,8 @@ import pytest
 from redis import Redis
 
 from packmule.dashboard.api.options import ApiOptions
+from packmule.dashboard.live import changes, hub
+from packmule.tests.command_line import DEADLINE
 from packmule.tests.dashboard import browser as browsers
 from packmule.tests.dashboard.api_site import Api, served_api
 from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for
@@ -31,6 +33,13 @@ def pages(client: Redis) -> Iterator[Pages]:
     """The site in this process, for a viewer who may be replaced."""
     with pages_for(client) as found:
         yield found
+
+
+@pytest.fixture
+def steady_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages wait until their hub has begun, however long that takes, and no minute begins meanwhile."""
+    monkeypatch.setattr(hub, "PATIENCE", DEADLINE)
+    monkeypatch.setattr(changes, "MINUTE", 10**12)
 
 
 @pytest.fixture

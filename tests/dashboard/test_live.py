@@ -25,6 +25,8 @@ from packmule.tests.dashboard.sites import served
 from packmule.tests.dashboard.streams import listening
 from packmule.tests.jobs import sample_jobs
 
+pytestmark = pytest.mark.usefixtures("steady_hub")
+
 
 def event(type: str, job: str = "j1", queue: str = "mail") -> list[object]:
     return [type, job, queue, "", 1_800_000_000.0]

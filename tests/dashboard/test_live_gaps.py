@@ -26,6 +26,8 @@ from packmule.tests.dashboard.browser import becomes_true, opened
 from packmule.tests.dashboard.sites import Served, served
 from packmule.tests.dashboard.streams import listening
 
+pytestmark = pytest.mark.usefixtures("steady_hub")
+
 TEMPLATE = """
 {% extends "layout.html" %}
 {% block title %}Counter{% endblock %}
@@ -193,11 +195,11 @@ def test_what_changed_in_an_outage_is_told_to_all_that_were_there(spare_server, 
         server.stop()
         until(lambda: hub.is_away, "the outage")
         assert hub.position == ""
+        back = f"{position.partition('-')[0]}-{hub.generation + 1}"
         server.ensure()
         change(other, job="before")
         may_begin.set()
         until(lambda: hub.is_watching, "the end of the outage")
-        back = hub.position
         assert missed(hub, position, "errors") == EVERYTHING
         until(lambda: missed(hub, back, "job:after") in ({"job:after"}, EVERYTHING), "the change after it")
         hub.close()

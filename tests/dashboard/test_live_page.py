@@ -19,6 +19,8 @@ from packmule.tests.dashboard.browser import WIDE, becomes_true, opened
 from packmule.tests.dashboard.sites import Served, served
 from packmule.tests.jobs import sample_jobs
 
+pytestmark = pytest.mark.usefixtures("steady_hub")
+
 TEMPLATE = """
 {% extends "layout.html" %}
 {% block title %}Counter{% endblock %}
