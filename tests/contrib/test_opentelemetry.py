@@ -156,7 +156,7 @@ def test_jobs_that_a_job_enqueues_are_in_its_trace(shop, client, collector):
 
 
 def test_a_collector_that_is_away_keeps_no_isolated_job_from_its_end(shop, client):
-    handle = Client(client).enqueue(hooked_jobs.apart.options(timeout=6))  # the SDK would try for 10 s
+    handle = Client(client).enqueue(hooked_jobs.apart.options(timeout=9))  # the SDK would try for 10 s
     sealed = enqueue(shop, "sealed")
     perform(shop, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
     assert handle.status == "finished"

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from packmule.tests.command_line import until
+from packmule.tests.command_line import DEADLINE, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 
 SCREENS = Path(__file__).parents[2] / "build" / "screens"
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-TIMEOUT = 15_000
+TIMEOUT = 1000 * DEADLINE
 """Milliseconds, for machines that are busy with other things."""
 
 
@@ -41,7 +41,9 @@ def launched() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+            executable_path=path,
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+            timeout=TIMEOUT,
         )
         try:
             yield browser

@@ -53,7 +53,13 @@ class Door:
 def served_door(door: Door) -> Iterator[str]:
     """The address of a door's site, until the block ends."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(door.app, log_config=None, timeout_graceful_shutdown=1, lifespan="off")
+    config = uvicorn.Config(
+        door.app,
+        log_config=None,
+        timeout_keep_alive=int(DEADLINE),
+        timeout_graceful_shutdown=1,
+        lifespan="off",
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()

@@ -66,6 +66,7 @@ def served(
         log_level=logging.WARNING,
         log_config=None,
         root_path=root_path,
+        timeout_keep_alive=int(DEADLINE),
         timeout_graceful_shutdown=1,
         lifespan="off",
     )

@@ -236,7 +236,7 @@ def test_garbage_in_redis_spoils_only_what_it_is_in(api: Api) -> None:
 
 def test_while_redis_is_away_the_api_says_so_and_recovers(spare_server: Any) -> None:
     server: EmbeddedServer = spare_server()
-    with connect(server.url, server.data_dir, socket_timeout=1.0) as client, served_api(client) as api:
+    with connect(server.url, server.data_dir) as client, served_api(client) as api:
         id = api.enqueue("report", "a")
         server.stop()
         for answer in (

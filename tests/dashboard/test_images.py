@@ -32,7 +32,7 @@ from packmule.jobs.image.serving.served import USES
 from packmule.jobs.storage import OutsideStorage, Storage
 from packmule.observe import audit
 from packmule.tests.dashboard.sites import served
-from packmule.tests.worker.pools import children_of, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, pool, until
 
 OLD, NEW = "an old key of many bytes", "a new key of many bytes"
 
@@ -56,6 +56,12 @@ def workers(server: EmbeddedServer, client: Redis, storage: Storage) -> Iterator
         yield process
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a slow machine makes is waited for."""
+    monkeypatch.setattr(serving, "PATIENCE", DEADLINE)
+
+
 @pytest.fixture
 def address(client: Redis, storage: Storage) -> Iterator[str]:
     images = Images(Addresses([NEW, OLD]), Served(Client(client), storage, Presets()))
@@ -65,7 +71,7 @@ def address(client: Redis, storage: Storage) -> Iterator[str]:
 
 def asked(address: str, path: str, method: str = "GET", **headers: str) -> Any:
     """The answer, with its `body`."""
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=2 * DEADLINE)
     connection.request(method, path, headers={each.replace("_", "-"): to for each, to in headers.items()})
     answer: Any = connection.getresponse()
     answer.body = answer.read()
@@ -216,7 +222,7 @@ def test_what_waits_is_bounded_and_told_to_come_back(client, storage, address, m
         assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
         assert answer.headers["Cache-Control"] == "no-store"
         assert (b"too many renditions" in answer.body) == (number == 2)
-    assert len(jobs_of(client)) == 2
+    until(lambda: len(jobs_of(client)) == 2)
 
 
 def test_what_nobody_waits_for_any_more_is_not_made(client, server, storage, address, monkeypatch):

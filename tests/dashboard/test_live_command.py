@@ -107,7 +107,7 @@ def test_a_page_outlives_redis_and_shows_what_is_new(browser, spare_server, tmp_
             assert page.locator("article", has_text=f"{times - 1} waiting").count() == 1, "what was known"
             server.ensure()
             sample_jobs.noop.enqueue()
-            page.locator("article", has_text=f"{times} waiting").wait_for(timeout=60_000)
+            page.locator("article", has_text=f"{times} waiting").wait_for()
             live(page)
         sample_jobs.noop.enqueue()
         page.locator("article", has_text="4 waiting").wait_for()
@@ -133,5 +133,5 @@ def test_a_page_goes_on_when_the_dashboard_was_restarted(browser, server, client
         with packmule.started("dashboard", "--port", port) as process:
             assert process.stderr
             until(process.stderr.readline, "the dashboard")
-            page.locator("article", has_text="1 waiting").wait_for(timeout=60_000)
+            page.locator("article", has_text="1 waiting").wait_for()
             live(page)

@@ -185,7 +185,6 @@ def test_a_page_is_small_whatever_the_template_makes(visit: Visit, folder: Path)
     assert "It has 60 more variables" in page
 
 
-@pytest.mark.timeout(240)
 def test_the_pages_fit_and_work_without_javascript(browser, dashboard, folder) -> None:  # type: ignore[no-untyped-def]
     for viewport, scheme in ((WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")):
         with opened(browser, viewport, scheme, javascript=False) as (page, faults):

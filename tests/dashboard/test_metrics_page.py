@@ -74,7 +74,9 @@ def test_without_jobs_the_page_says_so(visit):
     assert found["wait_p50"] == [None] * 24
 
 
-def test_the_hours_are_those_of_the_queue_or_type_in_the_address(visit, client):
+def test_the_hours_are_those_of_the_queue_or_type_in_the_address(visit, client, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     write(client, "mail", "shop.send", 3, 40, 2, run=2.0)
     write(client, "low", "shop.report", 3, 7)
     write(client, "low", "shop.send", 30, 5)

@@ -22,7 +22,10 @@ MOST_TRIPS = 20
 
 
 def fill(client, names) -> None:
-    """Queues with jobs in each status, and something to tell for each of the last minutes and hours."""
+    """Queues with jobs in each status, and something to tell for each of the last minutes and hours.
+
+    Also for the minute and the hour that may begin before it is read.
+    """
     now = time.time()
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
@@ -34,9 +37,9 @@ def fill(client, names) -> None:
                 f"{name}\x1fshop.report\x1f{field}": 5
                 for field in ("k1", "k2", f"w{bucket(2)}", f"r{bucket(1)}")
             }
-            for ago in range(62):
+            for ago in range(-1, 62):
                 pipeline.hset(f"{keys.STATISTICS}minute:{int(now) // 60 - ago}", mapping=counts)
-            for ago in range(26):
+            for ago in range(-1, 26):
                 pipeline.hset(f"{keys.STATISTICS}hour:{int(now) // 3600 - ago}", mapping=counts)
         pipeline.execute()
 

@@ -25,7 +25,7 @@ from packmule.jobs import keys
 from packmule.jobs.files import file
 from packmule.jobs.image import image
 from packmule.jobs.storage import StorageError
-from packmule.tests.command_line import CommandLine, environment_in
+from packmule.tests.command_line import DEADLINE, CommandLine, environment_in
 from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
 from packmule.tests.dashboard.pages_of_jobs import Pages, pages_for, text_of
 from packmule.tests.dashboard.sites import served
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("produce")
 
 SAMPLES = Path(__file__).parents[2] / "jobs" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Previews of a slow machine are waited for."""
+    for name in ("LONGEST", "PATIENCE"):
+        monkeypatch.setattr(sampling, name, DEADLINE)
+    monkeypatch.setattr(outputs, "LOOKING", DEADLINE)
 
 
 @pytest.fixture

@@ -169,7 +169,8 @@ def test_oauth2_proxy_s_part_of_the_page_works_as_far_as_it_is_ours(
     with packmule.started("dashboard", "--port", str(port)) as served:
         assert served.stderr
         assert "dashboard is on" in served.stderr.readline()
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Host": NAME, **SAME}) as http:
+        headers = {"Host": NAME, **SAME}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=DEADLINE) as http:
             for name, status in (
                 ("ada@example.com", 200),
                 ("Ada@example.com", 303),

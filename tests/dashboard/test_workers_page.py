@@ -224,8 +224,13 @@ def test_a_worker_is_watched_and_quieted_in_a_browser(browser, dashboard, client
         page.get_by_text("running", exact=True).wait_for()
         page.get_by_role("button", name="Quiet").click()
         page.get_by_text(f"{name} takes no more jobs.").wait_for()
-        page.get_by_role("button", name="Show stacks").click()
-        page.get_by_text(f"{name} has written its stacks.").wait_for()
+
+        def has_stacks() -> bool:
+            with page.expect_navigation():
+                page.get_by_role("button", name="Show stacks").click()
+            return page.get_by_text(f"{name} has written its stacks.").is_visible()
+
+        until(has_stacks, "an answer")
         shoot(page, "worker-1280-light")
         assert cluster.worker(client, name)["quiet"]
         gate.touch()

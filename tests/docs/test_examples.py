@@ -134,23 +134,23 @@ def test_the_page_of_coordination_runs(shell):
 
 
 def test_the_example_of_limits_runs(shell):
-    assert shell.example("limits.py").splitlines() == [
-        *(f"login attempt {number}" for number in range(1, 6)),
-        "too many: wait 60 s",
-        "True, 40 left, all of it again in 36 s",
-        "busy: try again in at most 30 s",
-    ]
+    *attempts, too_many, left, busy = shell.example("limits.py").splitlines()
+    assert attempts == [f"login attempt {number}" for number in range(1, 6)]
+    assert re.fullmatch(r"too many: wait (60|5\d) s", too_many)
+    assert left == "True, 40 left, all of it again in 36 s"
+    assert re.fullmatch(r"busy: try again in at most (30|2\d) s", busy)
 
 
 def test_the_example_of_sessions_runs(shell):
-    assert shell.example("sessions.py").splitlines() == [
+    *lines, waits = shell.example("sessions.py").splitlines()
+    assert lines == [
         "{'role': 'staff'}",
         "1 None",
         "one of two is a thief",
         "True False",
         "{'next': '/cart'} None",
-        "wait 2 s",
     ]
+    assert re.fullmatch(r"wait [0-4] s", waits)
 
 
 def test_the_example_of_the_cache_runs_and_runs_again(shell):

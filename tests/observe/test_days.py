@@ -59,6 +59,14 @@ def same(found: Statistics, wanted: Statistics) -> bool:
     return found == wanted
 
 
+@pytest.fixture
+def still(monkeypatch):
+    """No hour begins."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+@pytest.mark.usefixtures("still")
 def test_records_and_hours_add_up_to_what_was_performed(client):
     """Days 90 to 3 ago have records; yesterday and the day before have their hours, as today has."""
     this_hour = int(time.time()) // 3600
@@ -99,6 +107,7 @@ def test_records_and_hours_add_up_to_what_was_performed(client):
     assert [len(days.look(count, "queue").days) for count in (8, 30, 90, 10**9, -1)] == [9, 31, 91, 91, 2]
 
 
+@pytest.mark.usefixtures("still")
 def test_what_is_known_is_read_once_and_this_hour_again(client):
     this_hour = int(time.time()) // 3600
     for day in range(this_hour // HOURS - 90, this_hour // HOURS):

@@ -16,7 +16,7 @@ from packmule.coordination.streams.stream import Stream
 from packmule.jobs import control, keys, registry
 from packmule.scheduler.maintenance.promote import promote
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, drained, ended, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, drained, ended, lines, pool, until
 from packmule.worker import Worker
 from packmule.worker.order import Strict
 from packmule.worker.process.claim import Claims
@@ -47,7 +47,7 @@ def test_a_short_job_emits_enqueued_and_finished_with_its_times(server, client):
 
 
 def test_a_long_job_emits_started_and_its_progress_by_tenths(server, client):
-    id = executor_jobs.tell_who.enqueue(0.3)
+    id = executor_jobs.tell_who.enqueue(2)
     assert drained(server) == 0
     assert types(client, id) in (
         ["enqueued", "progress", "started", "progress", "finished"],
@@ -86,7 +86,7 @@ def test_promoting_or_canceling_a_scheduled_job_emits_an_event(client):
     assert control.cancel(client, other) == "canceled"
     until(lambda: promote(client) is None or "promoted" in types(client, id))
     assert types(client, id) == ["scheduled", "promoted"]
-    assert emitted(client, id)[0][5]["due"] == pytest.approx(due, abs=1)
+    assert emitted(client, id)[0][5]["due"] == pytest.approx(due, abs=DEADLINE)
     assert types(client, other) == ["scheduled", "canceled"]
 
 

@@ -28,7 +28,7 @@ import time
 
 @job
 def nap() -> None:
-    time.sleep(60)
+    time.sleep(99)
 """
 
 
@@ -58,7 +58,7 @@ def is_ready(address: str) -> bool:
 
 
 def test_a_pool_is_ready_once_its_processes_are_registered_and_not_while_it_drains(packmule):
-    with probed(packmule, "worker", "--processes", "1", "--no-scheduler", "--grace", "30") as (pool, address):
+    with probed(packmule, "worker", "--processes", "1", "--no-scheduler", "--grace", "99") as (pool, address):
         until(lambda: is_ready(address), "the pool")
         assert asked(address, "/healthz") == (200, "ok\n")
         assert packmule.output("health", address) == "ok"

@@ -14,7 +14,7 @@ from packmule.coordination.counters.histogram import percentile
 from packmule.jobs import keys, queues, wire
 from packmule.observe import metrics, scale, statistics
 from packmule.observe.statistics import Statistics
-from packmule.tests.command_line import CommandLine, complaint, environment_in
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import drained, ended, pool, until
 from packmule.worker.order import Strict
@@ -46,7 +46,7 @@ def performed(client, seconds: list[float], ids: list[str] | None = None) -> Non
 def test_each_executors_executions_are_counted_once(server, client, tmp_path):
     pool_jobs.add.enqueue_many([(n,) for n in range(100)])
     pool_jobs.add.options(queue="low").enqueue(1)
-    executor_jobs.where_async.enqueue(0.15)
+    late = executor_jobs.where_async.enqueue(0.15)
     executor_jobs.where_isolated.enqueue()
     pool_jobs.fail.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / "notes"))
     assert drained(server, 2) == 0
@@ -57,14 +57,14 @@ def test_each_executors_executions_are_counted_once(server, client, tmp_path):
     failing = found["default", "packmule.tests.worker.pool_jobs.fail"]
     assert (failing.performed, failing.failed, failing.retried) == (2, 1, 1)
     slow = found["default", "packmule.tests.worker.executor_jobs.where_async"]
-    assert 0.15 <= slow.seconds < 5
+    assert 0.15 <= slow.seconds < DEADLINE
     assert percentile(slow.runs, 0.5) == pytest.approx(slow.seconds, rel=0.11)
     assert sum(found["default", "packmule.tests.worker.pool_jobs.add"].waits.values()) == 100
-    assert statistics.hours(client, 1).keys() == statistics.totals(client).keys() == found.keys()
+    assert statistics.hours(client, 2).keys() == statistics.totals(client).keys() == found.keys()
     by_type = statistics.by(found, statistics.type_of)
     assert statistics.summary("add", by_type["packmule.tests.worker.pool_jobs.add"]).performed == 101
     assert statistics.rates(client)["default"] > 0
-    assert statistics.slowest(client)[0][1] == pytest.approx(slow.seconds, abs=0.01)
+    assert dict(statistics.slowest(client, 100))[late] == pytest.approx(slow.seconds, abs=0.01)
     assert sum(spent for _, spent in statistics.busiest(client)) > 0.15
 
 
@@ -83,7 +83,9 @@ def test_a_repeated_or_refused_call_counts_nothing(client):
     assert claims._held == {}
 
 
-def test_statistics_are_sent_once_a_second_and_when_a_worker_leaves(client):
+def test_statistics_are_sent_once_a_second_and_when_a_worker_leaves(client, monkeypatch):
+    assert sent_statistics.INTERVAL == 1.0
+    monkeypatch.setattr(sent_statistics, "INTERVAL", DEADLINE)
     pool_jobs.add.enqueue_many([(1,), (2,), (3,)])
     claims = Claims(client, "w1", Strict(["default"]))
     jobs = claims.finish_and_claim("c1", [], 3).jobs
@@ -161,7 +163,7 @@ def test_a_type_that_is_known_in_a_full_hash_is_counted_on(client, monkeypatch):
     assert client.ttl("pm:stats:total") == -1
     client.hset(hour, mapping={f"q\x1ft\x1fx{n}": 1 for n in range(20_001)})
     claims.finish_and_claim("c3", [finished(second, b"2", 1.0, 2.5)], 0)
-    found = statistics.hours(client, 1)
+    found = statistics.hours(client, 2)
     assert ("default", "other") not in found
     known = found["default", "packmule.tests.worker.pool_jobs.add"]
     assert (known.finished, len(known.runs), known.seconds) == (2, 2, 2.5)
@@ -171,9 +173,9 @@ def test_statistics_are_kept_for_a_while(client):
     performed(client, [2.0])
     for period, kept in (("minute", 7500), ("hour", 694_800)):
         (key,) = client.keys(f"pm:stats:{period}:*")
-        assert kept - 10 < client.ttl(key) <= kept
+        assert kept - DEADLINE < client.ttl(key) <= kept
     for key in client.keys("pm:top:*"):
-        assert 694_790 < client.ttl(key) <= 694_800
+        assert 694_800 - DEADLINE < client.ttl(key) <= 694_800
 
 
 def test_leaderboards_keep_the_hundred_highest(client):
@@ -227,7 +229,7 @@ def test_corrupt_keys_lose_statistics_and_nothing_else(server, client):
     assert drained(server) == 0
     assert client.hget(keys.job_key(id), "status") == b"finished"
     assert statistics.totals(client) == {}
-    assert "packmule.tests.worker.pool_jobs.add" in {kind for _, kind in statistics.hours(client, 1)}
+    assert "packmule.tests.worker.pool_jobs.add" in {kind for _, kind in statistics.hours(client, 2)}
 
 
 @pytest.fixture
@@ -297,17 +299,17 @@ def test_the_age_of_the_next_job_is_shown(packmule, client):
     found = json.loads(packmule.output("top", "--json"))["queues"]
     assert {each["queue"]: each["age"] for each in found}["high"] == pytest.approx(90, abs=60)
     client.hset("rq:job:high", "enqueued_at", wire.time_text(time.time() - 90))
-    assert re.search(r"high +2 +9\d(\.\d)? s ", packmule.output("top", "--once"))
+    assert re.search(r"high +2 +(9\d|1[01]\d)(\.\d)? s ", packmule.output("top", "--once"))
 
 
 def test_metrics_are_served(packmule):
     with packmule.started("metrics", "--serve", "127.0.0.1:0") as process:
         address = re.search(r"http://\S+", process.stderr.readline())[0]
-        with urllib.request.urlopen(address, timeout=10) as response:
+        with urllib.request.urlopen(address, timeout=DEADLINE) as response:
             assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             assert b"packmule_workers 0" in response.read()
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(address + "x", timeout=10)
+            urllib.request.urlopen(address + "x", timeout=DEADLINE)
         process.terminate()
     assert "'9464' is not an address" in complaint(packmule.run("metrics", "--serve", "9464"), 2)
 
@@ -331,7 +333,7 @@ def test_top_shows_queues_types_workers_and_slow_jobs(packmule, server, client):
     executor_jobs.where.enqueue(0.2)
     assert drained(server) == 0
     page = packmule.output("top", "--once")
-    assert re.search(r"executor_jobs\.where +1 +0 +0 +2\d\d ms", page)
+    assert re.search(r"executor_jobs\.where +1 +0 +0 +([2-9]\d\d ms|[1-9][\d.]* s)", page)
     assert "busiest workers" in page
     found = json.loads(packmule.output("top", "--json", "--period", "24h", "--by", "time"))
     assert found["types"][0]["name"] == "packmule.tests.worker.executor_jobs.where"

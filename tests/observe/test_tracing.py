@@ -51,7 +51,8 @@ def spans(text: str) -> list[dict[str, object]]:
 @pytest.mark.parametrize("kind", ["add a=1", "boom", "waiting", "isolated", "late", "again"])
 def test_a_job_is_in_the_trace_of_its_enqueue(packmule: CommandLine, client: Redis, kind: str) -> None:
     name, *arguments = kind.split()
-    enqueued = packmule.run("enqueue", "call", f"shop.{name}", *arguments, "--timeout", "1")
+    timeout = "1" if name == "late" else "60"
+    enqueued = packmule.run("enqueue", "call", f"shop.{name}", *arguments, "--timeout", timeout)
     (sent,) = spans(enqueued.stderr)
     worked = packmule.run("worker", "--burst", "--processes", "1", "--no-scheduler")
     (done,) = spans(worked.stderr)
