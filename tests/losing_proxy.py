@@ -40,7 +40,7 @@ class LosingProxy:
 
     def _pass(self, client: socket.socket) -> None:
         script = False
-        with client, socket.socket(socket.AF_UNIX) as server, suppress(ConnectionError):
+        with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
             server.connect(str(self._server))
             while not self._closing.is_set():
                 if self.is_cut:

@@ -15,6 +15,7 @@ from pathlib import Path
 from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
+from packmule.tests.command_line import free_port
 
 
 class Network:
@@ -121,8 +122,7 @@ def replicate(primary: EmbeddedServer, replica: EmbeddedServer, through: Network
     with Redis.from_url(primary.url) as first, Redis.from_url(replica.url) as second:
         port = first.config_get("port")["port"]
         if port == "0":
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = probe.getsockname()[1]
+            port = free_port()
             first.config_set("port", port)
         second.config_set("repl-diskless-sync-delay", 0)
         first.config_set("repl-diskless-sync-delay", 0)

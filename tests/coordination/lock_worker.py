@@ -18,7 +18,7 @@ from packmule.coordination.locks.redlock import LockLost, NoQuorum, NotAcquired,
 
 TTL = 0.3
 LONGEST_TTL = 1.0
-MARGIN = 0.1
+MARGIN = 0.2
 
 
 def note(*words: object) -> None:

@@ -26,10 +26,15 @@ from packmule.tests.coordination import cache_worker
 CROWD = 40
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A busy machine isn't a server that is unavailable, in forked processes neither."""
+    monkeypatch.setattr(link, "TIMEOUT", 30.0)
+
+
 @pytest.fixture
-def cache(client, monkeypatch):
-    monkeypatch.setattr(link, "TIMEOUT", 30.0)  # a busy machine isn't a server that is unavailable
-    with Cache(client, "shop", lease=0.6) as opened:
+def cache(client):
+    with Cache(client, "shop") as opened:
         yield opened
 
 
@@ -55,13 +60,14 @@ def counted():
 
 
 def test_a_computed_value_is_kept_until_it_expires(client, cache, counted):
-    assert cache.get_or_compute("a", counted, ttl=0.3) == 1
-    assert cache.get_or_compute("a", never, ttl=0.3) == 1
+    assert cache.get_or_compute("a", counted, ttl=60) == 1
+    assert cache.get_or_compute("a", never, ttl=60) == 1
     assert cache.get("a") == 1
-    until(lambda: not client.exists("pm:cache:shop:a"))
-    assert cache.get("a") is None
-    assert cache.get_or_compute("a", counted, ttl=60) == 2
-    assert 59_000 < client.pttl("pm:cache:shop:a") <= 60_000
+    assert 30_000 < client.pttl("pm:cache:shop:a") <= 60_000
+    assert cache.get_or_compute("b", counted, ttl=0.3) == 2
+    until(lambda: not client.exists("pm:cache:shop:b"))
+    assert cache.get("b") is None
+    assert cache.get_or_compute("b", counted, ttl=60) == 3
 
 
 @pytest.mark.parametrize(
@@ -182,7 +188,7 @@ def test_a_key_of_another_type_is_left_alone(client, cache, caplog):
 def test_every_key_expires(client, cache):
     for number in range(5):
         cache.get_or_compute(f"key {number}", lambda: 1, ttl=0.2, stale_ttl=0.2, tags=["a", "b"])
-    assert {key for key in client.keys("*") if client.pttl(key) < 0} == set()
+    assert {key for key in client.keys("*") if client.pttl(key) == -1} == set()  # -2: it has expired
     until(lambda: not client.keys("pm:c*"))
     assert sorted(client.keys("*")) == [b"pm:tag:shop:a", b"pm:tag:shop:b"]
 
@@ -232,17 +238,17 @@ def test_a_tag_lives_as_long_as_its_longest_entry(client, cache):
 
 def test_a_tag_that_is_about_to_expire_outlives_a_computation_and_its_value(client, cache):
     cache.put("a", 1, ttl=60, tags=["x"])
-    client.expire("pm:tag:shop:x", 5)
+    client.expire("pm:tag:shop:x", 100)
     during = []
 
     def slow():
         during.append(client.ttl("pm:tag:shop:x"))
-        client.expire("pm:tag:shop:x", 5)  # as if it had taken an hour
+        client.expire("pm:tag:shop:x", 100)  # as if it had taken an hour
         return 2
 
     cache.get_or_compute("b", slow, ttl=600, tags=["x"])
     assert during[0] > 3600
-    assert client.ttl("pm:tag:shop:x") >= 599
+    assert client.ttl("pm:tag:shop:x") > 500
 
 
 @pytest.mark.parametrize("how", ["key", "tag", "put"])
@@ -386,7 +392,7 @@ def test_a_lease_that_was_lost_is_neither_renewed_nor_given_back(client, cache):
 
 
 def test_a_computation_longer_than_its_lease_keeps_the_lease(server, client):
-    answers = cache_worker.crowd(server.data_dir, 4, 1.5, {"lease": 0.4}, {"ttl": 60})
+    answers = cache_worker.crowd(server.data_dir, 4, 4.5, {"lease": 3.0}, {"ttl": 60})
     assert Counter(value for value, _ in answers) == {1: 4}
 
 
@@ -403,11 +409,11 @@ def hang(data_dir) -> None:
 def test_when_the_computing_process_is_killed_another_takes_over(server, client, cache, counted):
     process = cache_worker.run(hang, server.data_dir)
     until(lambda: client.exists("computing"))
-    begun = time.monotonic()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    begun, left = time.monotonic(), client.pttl("pm:computing:shop:a") / 1000
     assert cache.get_or_compute("a", counted, ttl=60) == 1
-    assert 0.3 < time.monotonic() - begun < 3.0
+    assert left - 0.01 < time.monotonic() - begun < 30.0
     assert cache.get("a") == 1
 
 
@@ -415,7 +421,6 @@ def late(data_dir) -> None:
     with connect(None, data_dir) as client, Cache(client, "shop", lease=0.5) as cache:
 
         def compute():
-            client.set("computing", os.getpid())
             os.kill(os.getpid(), signal.SIGSTOP)
             return "late"
 
@@ -424,10 +429,10 @@ def late(data_dir) -> None:
 
 def test_a_late_value_of_a_process_that_lost_its_lease_is_ignored(server, client, cache):
     process = cache_worker.run(late, server.data_dir)
-    until(lambda: client.exists("computing"))
+    os.waitpid(process.pid, os.WUNTRACED)  # until it has stopped itself
     assert cache.get_or_compute("a", lambda: "new", ttl=60) == "new"
     os.kill(process.pid, signal.SIGCONT)
-    process.join(10)
+    process.join(60)
     assert client.get("late") == b"late"
     assert cache.get("a") == "new"
 
@@ -448,11 +453,11 @@ def test_a_process_that_computes_for_too_long_is_overtaken_by_a_waiter(client, c
             end.wait(60)
 
         thread = threading.Thread(target=lambda: cache.get_or_compute("a", hang, ttl=60))
+        started = time.monotonic()
         thread.start()
         begun.wait(60)
-        started = time.monotonic()
         assert cache.get_or_compute("a", counted, ttl=60) == 1
-        assert 0.4 < time.monotonic() - started < 3.0
+        assert time.monotonic() - started < 30.0  # and not the minute that the other takes
         end.set()
         thread.join()
         assert cache.get("a") == 1
@@ -531,7 +536,7 @@ def test_without_redis_everything_is_computed_and_logged_once(spare_server, coun
         assert [cache.get_or_compute("a", counted, ttl=60) for _ in range(50)] == list(range(2, 52))
         assert cache.get("a", "nothing") == "nothing"
         assert cache.put("a", 1, ttl=60) is False
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 20.0
         assert len(caplog.messages) == 1
         assert caplog.messages[0].startswith("the cache shop works without Redis: Error 2 connecting to")
         assert caplog.records[0].levelno == logging.WARNING
@@ -553,7 +558,8 @@ def test_an_outage_during_the_computation_does_not_matter(spare_server, caplog):
     client.close()
 
 
-def test_a_redis_that_does_not_answer_costs_a_second_and_then_nothing(spare_server, counted):
+def test_a_redis_that_does_not_answer_costs_a_second_and_then_nothing(spare_server, counted, monkeypatch):
+    monkeypatch.setattr(link, "TIMEOUT", 1.0)
     server = spare_server()
     client = redis.Redis.from_url(server.url)
     with Cache(client, "shop") as cache:
@@ -563,7 +569,7 @@ def test_a_redis_that_does_not_answer_costs_a_second_and_then_nothing(spare_serv
         try:
             begun = time.monotonic()
             assert [cache.get_or_compute("a", counted, ttl=60) for _ in range(20)] == list(range(1, 21))
-            assert time.monotonic() - begun < 4.0
+            assert time.monotonic() - begun < 15.0  # each of them would cost a second
         finally:
             os.kill(pid, signal.SIGCONT)
     client.close()

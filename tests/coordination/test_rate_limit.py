@@ -44,22 +44,22 @@ def test_each_key_and_each_name_is_limited_separately(client, kind):
 
 
 def test_a_refused_call_counts_nothing(client, kind):
-    limit = kind(client, "logins", "2/2s")
+    limit = kind(client, "logins", "2/6s")
     for _ in range(2):
         limit.hit("ada")
     refused = [limit.hit("ada") for _ in range(10)]
-    assert refused[-1].reset_after < refused[0].reset_after < 2
+    assert refused[-1].reset_after < refused[0].reset_after < 6
     time.sleep(refused[-1].retry_after)
     assert limit.hit("ada").allowed
 
 
 def test_a_call_is_allowed_after_retry_after_and_not_before(client, kind):
-    limit = kind(client, "logins", "20/2s")
+    limit = kind(client, "logins", "20/4s")
     limit.hit("ada", 20)
     asked_at = time.monotonic()
-    refused = limit.hit("ada", 7)
+    refused = limit.hit("ada", 14)
     assert not refused.allowed
-    while not limit.hit("ada", 7).allowed:
+    while not limit.hit("ada", 14).allowed:
         assert time.monotonic() < asked_at + refused.retry_after + 30
     assert time.monotonic() - asked_at > refused.retry_after
 
@@ -187,7 +187,7 @@ def test_a_window_with_a_burst_is_refused(client):
 
 
 def test_the_largest_window_is_filled_and_left_in_one_call_each(client):
-    limit = SlidingWindow(client, "api", "10000/s")
+    limit = SlidingWindow(client, "api", "10000/4s")
     assert limit.hit("ada", 10_000).remaining == 0
     assert not limit.hit("ada").allowed
     time.sleep(limit.peek("ada").retry_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -23,7 +24,8 @@ from packmule.coordination.locks import fence, grants
 from packmule.coordination.locks.quorum import Quorum
 from packmule.coordination.locks.redlock import Lock, LockLost, NoQuorum, NotAcquired, Redlock, SameServer
 from packmule.coordination.redis.embedded_server import EmbeddedServer
-from packmule.tests.alarm import alarm
+from packmule.tests.alarm import taken
+from packmule.tests.command_line import free_port
 from packmule.tests.coordination import lock_faults
 from packmule.tests.coordination.lock_proxy import Proxy
 
@@ -88,7 +90,7 @@ def test_one_holds_the_lock_and_others_get_it_after_the_release(nodes, redlock, 
     servers = nodes(count)
     mine, theirs = redlock(servers), redlock(servers)
     with mine.acquire("a") as lock:
-        assert 9 < lock.until - time.monotonic() < 10
+        assert 5 < lock.until - time.monotonic() < 10
         with pytest.raises(NotAcquired, match="a: another still holds the lock"):
             theirs.acquire("a", wait=0)
         theirs.acquire("another", wait=0).release()
@@ -134,7 +136,7 @@ def test_a_grant_that_arrives_after_its_end_is_given_back(nodes, redlock):
     locks = redlock(servers)
     turn = locks._quorum._mutex
     turn.acquire()  # as other threads do while they connect to dead nodes
-    threading.Timer(0.3, turn.release).start()
+    threading.Timer(3.0, turn.release).start()
     with pytest.raises(NotAcquired):
         locks.acquire("a", ttl=0.2, wait=0)
     assert holders(servers, "a") == [None]
@@ -214,23 +216,23 @@ def test_a_paused_node_of_five_is_not_waited_for(nodes, redlock):
     locks.acquire("warm").release()
     with stopped(servers[0]):
         begun = time.monotonic()
-        for _ in range(200):
+        for _ in range(50):
             locks.acquire("a", renew=False, wait=0).release()
         assert time.monotonic() - begun < timeout  # all of them together
 
 
 def test_an_attempt_without_a_quorum_is_undone_even_on_late_nodes(nodes, redlock):
     servers = nodes(3)
-    locks = redlock(servers, timeout=0.1)
+    locks = redlock(servers, timeout=1.0)
     locks.acquire("warm").release()
     with (
         stopped(*servers[1:]),
         pytest.raises(NoQuorum, match=r"1 of 3 lock nodes answered, but 2 must agree"),
     ):
-        locks.acquire("a", wait=0)
+        locks.acquire("a", ttl=30, wait=0)
     for server in servers:  # they answer after the attempt and its release
         server.ensure()
-    assert holders(servers, "a") == [None] * 3
+    eventually(lambda: holders(servers, "a") == [None] * 3, 15)
 
 
 def test_a_grant_whose_reply_is_lost_is_given_back(nodes, redlock):
@@ -238,13 +240,13 @@ def test_a_grant_whose_reply_is_lost_is_given_back(nodes, redlock):
     proxies = [Proxy(server.data_dir / "p.sock", server.socket_path) for server in servers[:2]]
     for proxy in proxies:
         proxy.only = b"pm:lock:a"  # from the start: a late reply to what comes before must not be cut
-    locks = redlock([*(proxy.url for proxy in proxies), servers[2]], timeout=0.3)
+    locks = redlock([*(proxy.url for proxy in proxies), servers[2]])
     locks.acquire("warm").release()
     for proxy in proxies:
         proxy.mode = "cut once"
     with pytest.raises(NoQuorum, match="it closed the connection"):
-        locks.acquire("a", wait=0)
-    eventually(lambda: holders(servers, "a") == [None] * 3, 5)
+        locks.acquire("a", ttl=30, wait=0)
+    eventually(lambda: holders(servers, "a") == [None] * 3, 15)
     for proxy in proxies:
         proxy.close()
 
@@ -272,14 +274,14 @@ def test_only_the_holder_deletes_and_extends(nodes, redlock):
 
 def test_extending_moves_the_end_and_keeps_a_new_ttl(nodes, redlock):
     servers = nodes(3)
-    lock = redlock(servers).acquire("a", ttl=2, renew=False)
+    lock = redlock(servers).acquire("a", ttl=10, renew=False)
     before = lock.until
     time.sleep(0.05)
     assert lock.extend() == lock.until > before
-    assert 18 < lock.extend(20) - time.monotonic() < 20
+    assert 15 < lock.extend(20) - time.monotonic() < 20
     assert lock.ttl == 20
     with redis.Redis.from_url(servers[0].url) as client:
-        assert 19_000 < client.pttl("pm:lock:a") <= 20_000
+        assert 15_000 < client.pttl("pm:lock:a") <= 20_000
     with pytest.raises(ValueError, match="longest_ttl"):
         lock.extend(31)
     lock.release()
@@ -314,13 +316,19 @@ def test_an_extension_whose_replies_arrive_after_the_end_does_not_count(nodes, r
 
 def test_with_too_few_replies_the_lock_is_held_until_its_end(nodes, redlock):
     servers = nodes(3)
-    lock = redlock(servers, timeout=0.1).acquire("a", renew=False)
+    lock = redlock(servers, timeout=1.0).acquire("a", ttl=20, renew=False)
     with stopped(*servers[:2]):
         until = lock.until
         with pytest.raises(NoQuorum, match="no answer within"):
             lock.extend()
         assert lock.until == until
-    eventually(lambda: lock.extend() > until)
+
+    def is_extended() -> bool:
+        with contextlib.suppress(NoQuorum):
+            return lock.extend() > until
+        return False
+
+    eventually(is_extended)
     assert lock.release()
 
 
@@ -340,16 +348,15 @@ def test_a_node_that_lost_the_lock_gets_it_back_from_its_holder(nodes, redlock):
 
 def test_renewal_holds_a_lock_beyond_its_ttl_but_not_after_the_release(nodes, redlock):
     servers = nodes(3)
-    with redlock(servers).acquire("a", ttl=1.0) as lock:
-        first = lock.until
-        eventually(lambda: lock.until > first + 1.0)
+    unrenewed = redlock(servers).acquire("b", ttl=3.0, renew=False)
+    with redlock(servers).acquire("a", ttl=3.0) as lock:
+        first, other = lock.until, unrenewed.until
+        eventually(lambda: lock.until > first + 3.0)
+        assert unrenewed.until == other
         with pytest.raises(NotAcquired):
             redlock(servers).acquire("a", wait=0)
     assert holders(servers, "a").count(None) >= 2
-    with redlock(servers).acquire("b", ttl=0.5, renew=False) as unrenewed:
-        first = unrenewed.until
-        time.sleep(0.3)
-        assert unrenewed.until == first
+    unrenewed.release()
 
 
 def test_a_lost_lock_is_reported_once_and_the_with_block_raises(nodes, redlock):
@@ -379,7 +386,7 @@ def test_a_lock_that_was_garbage_collected_is_not_renewed(nodes, redlock):
     locks = redlock(servers)
     locks.acquire("a", ttl=0.5)
     gc.collect()
-    locks.acquire("a", wait=5).release()
+    locks.acquire("a", wait=60).release()
 
 
 def test_waiters_are_woken_by_the_release(nodes, redlock):
@@ -442,7 +449,7 @@ def test_waiting_ends_on_time(nodes, redlock):
         begun = time.monotonic()
         with pytest.raises(NotAcquired, match=r"after 0\.2 s"):
             redlock(servers).acquire("a", wait=0.2)
-        assert 0.2 <= time.monotonic() - begun < 5
+        assert 0.2 <= time.monotonic() - begun < 20
 
 
 @contextmanager
@@ -480,23 +487,23 @@ def answers(client: redis.Redis) -> bool:
 
 def test_a_node_that_restarted_empty_has_no_vote_until_the_longest_ttl_has_passed(tmp_path, nodes, redlock):
     durable = nodes(2)
-    options = {"longest_ttl": 3.0}
+    options = {"longest_ttl": 10.0}
     with bare_node(tmp_path, "--appendonly", "no") as url:
         locks = redlock([url, *durable], **options)
         eventually(lambda: not locks.faults())
-        lock = locks.acquire("a", ttl=3, renew=False)
+        lock = locks.acquire("a", ttl=10, renew=False)
         with redis.Redis.from_url(durable[1].url) as client:
             client.delete("pm:lock:a")  # so that the lock is on two: the bare node and another
     with bare_node(tmp_path, "--appendonly", "no") as url:
         others = redlock([url, *durable], **options)
         with pytest.raises(NotAcquired):
-            others.acquire("a", ttl=3, wait=0)
+            others.acquire("a", ttl=10, wait=0)
         assert "votes in" in others.faults()[url.removeprefix("unix://")]
         assert lock.until > time.monotonic()
         begun = time.monotonic()
         kill(durable[0])
         # Now the bare node's vote is needed: it votes once no lock from before its restart can be held.
-        with others.acquire("a", ttl=3, wait=8):
+        with others.acquire("a", ttl=10, wait=60):
             assert lock.until < time.monotonic()
             assert time.monotonic() - begun > 1
         assert not lock.release()
@@ -538,13 +545,6 @@ def test_over_the_network_only_a_node_that_always_syncs_votes_at_once(tmp_path, 
         assert not locks.faults()
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def test_threads_share_one_redlock_and_exclude_each_other(nodes, redlock):
     locks = redlock(nodes(3))
     count, inside = 0, 0
@@ -552,7 +552,7 @@ def test_threads_share_one_redlock_and_exclude_each_other(nodes, redlock):
     def work() -> None:
         nonlocal count, inside
         for _ in range(10):
-            with locks.acquire("a", wait=30):
+            with locks.acquire("a", wait=60):
                 inside += 1
                 assert inside == 1
                 value = count
@@ -571,12 +571,12 @@ def test_threads_share_one_redlock_and_exclude_each_other(nodes, redlock):
 def test_a_forked_child_holds_none_of_its_parents_locks_and_may_take_its_own(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers)
-    with locks.acquire("a", ttl=1) as lock:
+    with locks.acquire("a", ttl=3) as lock:
         locks._quorum._mutex.acquire()  # as if another thread were calling
         child = os.fork()
         if child == 0:
             status = 1
-            signal.alarm(30)
+            signal.alarm(60)
             try:
                 assert all(node.socket is None for node in locks._quorum.nodes)
                 assert lock.until == 0
@@ -600,20 +600,26 @@ def test_a_forked_child_holds_none_of_its_parents_locks_and_may_take_its_own(nod
 def test_an_exception_during_an_attempt_leaves_nothing_behind(nodes, redlock):
     servers = nodes(1)
     proxy = Proxy(servers[0].data_dir / "p.sock", servers[0].socket_path)
-    locks = redlock([proxy.url])
+    locks = redlock([proxy.url], timeout=20.0)
     locks.acquire("warm").release()
 
     class Alarm(BaseException):
         pass
 
     def ring() -> None:
-        assert holders(servers, "a") != [None]
         proxy.mode = "pass"
         raise Alarm
 
+    def when_granted() -> None:
+        eventually(lambda: holders(servers, "a") != [None])
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
     proxy.mode = "swallow"
-    with pytest.raises(Alarm), alarm(0.3, ring):
-        locks.acquire("a", wait=0)
+    ringing = threading.Thread(target=when_granted)
+    with pytest.raises(Alarm), taken(signal.SIGUSR1, ring):
+        ringing.start()
+        locks.acquire("a", ttl=30, wait=0)
+    ringing.join()
     assert holders(servers, "a") == [None]
     proxy.close()
 
@@ -642,10 +648,10 @@ def test_a_lock_that_was_released_while_its_node_was_away_ends_when_the_node_is_
 def test_a_lock_of_a_dead_process_is_free_once_a_majority_has_released_it(nodes, redlock):
     servers = nodes(3)
     locks = redlock(servers, timeout=0.1)
-    left = locks.acquire("a", renew=False)
+    left = locks.acquire("a", ttl=30, renew=False)
     with stopped(*servers[1:]):
         assert not locks.release_of("a", left.value, left.fence, within=0.1)
-    assert locks.release_of("a", left.value, left.fence, within=PATIENT)
+    eventually(lambda: locks.release_of("a", left.value, left.fence, within=PATIENT), 15)
     assert redlock(servers).acquire("a", wait=0).release()
 
 
@@ -717,7 +723,7 @@ def test_the_documented_example_runs(server, client):
         env={**os.environ, "PYTHONPATH": str(ROOT), "PACKMULE_REDIS_URL": server.url},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=True,
     )
     assert done.stdout.splitlines() == [

@@ -100,7 +100,7 @@ def test_a_child_that_was_forked_while_a_thread_assembled_a_script_can_run_it(cl
     begun.wait()
     child = os.fork()
     if child == 0:
-        signal.alarm(10)
+        signal.alarm(60)
         library.assembled = assembled
         os._exit(0 if Script("scheduler", "lead").sha else 1)
     may_end.set()

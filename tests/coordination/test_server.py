@@ -160,12 +160,12 @@ def test_a_starter_killed_at_any_moment_leaves_nothing_stuck(stopped_server):
         os.waitpid(starter, 0)
         begun = time.monotonic()
         stopped_server.ensure()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         stopped_server.stop()
 
 
 def test_a_child_forked_during_a_start_does_not_keep_the_lock(stopped_server, monkeypatch):
-    monkeypatch.setattr(server_module, "START_TIMEOUT", 5.0)
+    monkeypatch.setattr(server_module, "START_TIMEOUT", 20.0)
     children = []
     try:
         for _ in range(5):

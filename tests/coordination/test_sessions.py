@@ -62,10 +62,10 @@ def test_redis_never_sees_an_id_and_everything_expires(sessions, client):
 
 
 def test_an_idle_session_ends_and_one_in_use_goes_on(client):
-    sessions = Sessions(client, "site", idle=1, absolute=3600)
+    sessions = Sessions(client, "site", idle=4, absolute=3600)
     used, idle = sessions.start("ada"), sessions.start("ada")
     begun = time.monotonic()
-    while sessions.read(used) and time.monotonic() < begun + 3:
+    while sessions.read(used) and time.monotonic() < begun + 6:
         time.sleep(0.05)
     assert sessions.read(used), "it was used all the time"
     assert sessions.read(idle) is None

@@ -94,7 +94,16 @@ def test_garbage_is_no_secret(links, client):
     assert links.use(secret) is None
 
 
-PACES = {"ip": Pace(free=20, first=1, longest=60), "user": Pace(free=3, first=2, longest=10, forgotten=100)}
+PACES = {
+    "ip": Pace(free=20, first=1, longest=60),
+    "user": Pace(free=3, first=20, longest=100, forgotten=1000),
+}
+"""Waits of whole tens of seconds, of which a busy machine spends a few."""
+
+
+def tens(waits):
+    """Waits in tens of seconds, as they were when they began."""
+    return [math.ceil(wait / 10) for wait in waits]
 
 
 @pytest.fixture
@@ -116,9 +125,9 @@ def test_some_attempts_are_free_and_then_the_wait_grows_to_its_bound(attempts, c
         with pytest.raises(TooManyAttempts, match="try again in") as refused:
             attempts.begin(user="ada")
         waits.append(refused.value.retry_after)
-        pass_time(client, 11)
+        pass_time(client, 101)
         attempts.begin(user="ada")
-    assert [math.ceil(wait) for wait in waits] == [2, 4, 8, 10, 10, 10]
+    assert tens(waits) == [2, 4, 8, 10, 10, 10]
 
 
 def test_a_refused_attempt_counts_nothing(attempts):
@@ -130,7 +139,7 @@ def test_a_refused_attempt_counts_nothing(attempts):
             attempts.begin(user="ada")
         waits.append(refused.value.retry_after)
     assert waits == sorted(waits, reverse=True)
-    assert waits[0] <= 2
+    assert waits[0] <= 20
 
 
 def test_an_attempt_counts_under_all_keys_or_none(attempts, client):
@@ -176,12 +185,12 @@ def test_an_attempt_that_was_right_is_given_back_and_what_was_wrong_stays(attemp
     for _ in range(3):
         with pytest.raises(TooManyAttempts) as refused:
             attempts.begin(user="office")
-        waits.append(math.ceil(refused.value.retry_after))
-        pass_time(client, 11)
+        waits.append(refused.value.retry_after)
+        pass_time(client, 101)
         attempts.begin(user="office")
         attempts.give_back(user="office")
         attempts.begin(user="office")
-    assert waits == [2, 4, 8], "whoever comes in between guesses gains nothing"
+    assert tens(waits) == [2, 4, 8], "whoever comes in between guesses gains nothing"
     assert client.ttl(key) > 0
     attempts.give_back(user="nobody")
     assert not client.exists("pm:attempts:logins:user:nobody")
@@ -210,7 +219,7 @@ def test_garbage_and_a_clock_that_stepped_back_lock_nobody_out_for_long(attempts
     client.hset(key, "until", "9e15")
     with pytest.raises(TooManyAttempts) as refused:
         attempts.begin(user="ada")
-    assert refused.value.retry_after == 10
+    assert refused.value.retry_after == 100
     client.delete(key)
     client.set(key, "x")
     attempts.begin(user="ada")

