@@ -125,7 +125,7 @@ def test_a_former_leader_prunes_nothing(client):
 def test_above_the_memory_limit_new_jobs_are_refused_and_others_run(client):
     used = int(client.info("memory")["used_memory"])
     id = sample_jobs.noop.enqueue()
-    limit = MemoryLimit(client, str(used // 2))
+    limit = MemoryLimit(client, str(used // 10))
     assert limit.check() < 1
     assert limit.is_full
     with pytest.raises(ServerFull, match="PACKMULE_MEMORY_HIGH_WATER"):

@@ -35,7 +35,7 @@ from packmule.tests.coordination.lock_proxy import Proxy
 from packmule.tests.fork_server import Forked
 from packmule.tests.jobs import sample_jobs
 
-LONGEST_ELECTION = 30.0
+LONGEST_ELECTION = 60.0
 READ_AT_ONCE = 200
 """Entries of a ledger that are read at once: more than the seconds between two reads."""
 
