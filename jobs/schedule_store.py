@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from packmule.coordination.redis.replies import as_text
 from packmule.coordination.redis.scripts import Script
-from packmule.errors import NotFound, UsageError
+from packmule.errors import NotFound, UsageError, meant
 from packmule.jobs import keys, schedule_ledger
 from packmule.jobs.schedule import InvalidSchedule, Schedule, read
 
@@ -142,8 +142,12 @@ def known(client: Redis, names: Iterable[str]) -> list[StoredSchedule]:
     """The schedules called `names`, each once. Raises `NoSuchSchedule`, which lists all unknown names."""
     wanted = list(dict.fromkeys(names))
     found = {entry.name: entry for entry in entries(client, wanted)}
-    if unknown := [repr(name) for name in wanted if name not in found]:
-        raise NoSuchSchedule(f"no schedule is called {' or '.join(unknown)}: see packmule schedule list")
+    if unknown := [name for name in wanted if name not in found]:
+        # A declared schedule has its job's name, with hyphens for dots.
+        there = [each.name for each in entries(client)]
+        near = meant(unknown[0].replace(".", "-"), there) if len(unknown) == 1 else None
+        hint = f"did you mean {near}?" if near else "see packmule schedule list"
+        raise NoSuchSchedule(f"no schedule is called {' or '.join(map(repr, unknown))}: {hint}")
     return [found[name] for name in wanted]
 
 

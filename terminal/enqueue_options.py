@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from packmule.terminal.parameters import Duration, F, Instant, Lifetime, complete_queues, with_options
+from packmule.terminal.say import complain
 from packmule.terminal.waiting import wait_options
 
 if TYPE_CHECKING:
@@ -23,7 +26,12 @@ def enqueue_options(command: F) -> F:
             help="Enqueue it on this queue.  [default: the job's own queue]",
         ),
         click.option("--in", "delay", type=Duration(), help="Run it after this delay: 90s, 5m, 1h30m."),
-        click.option("--at", type=Instant(), help="Run it at this time: 2026-12-01T08:00."),
+        click.option(
+            "--at",
+            type=Instant(),
+            callback=_tell_past,
+            help="Run it at this time, in this machine's zone: 2026-12-01T08:00.",
+        ),
         click.option("--timeout", type=Duration(), help="Stop it if it runs longer than this."),
         click.option("--expires", type=Duration(), help="Fail it if it has not started within this time."),
         click.option("--result-ttl", type=Lifetime(), help="Keep its result this long: 1h, 7d, forever."),
@@ -51,6 +59,13 @@ def enqueue_options(command: F) -> F:
     )
     waiting = wait_options(printed(command), "Show progress and result; exit 1 if it fails.")
     return with_options(waiting, options)
+
+
+def _tell_past(ctx: click.Context, param: click.Parameter, value: datetime | None) -> datetime | None:
+    """Say that a time has passed; a script that is late wants its job all the same."""
+    if value is not None and value.timestamp() < time.time():
+        complain(f"--at {value:%Y-%m-%dT%H:%M} has passed: the job runs now")
+    return value
 
 
 def calls_of(sources: tuple[str, ...], call: dict[str, Any]) -> list[dict[str, Any]]:

@@ -243,6 +243,13 @@ def test_in_and_at_run_a_job_at_that_time(here: Run) -> None:
     assert due - timedelta(milliseconds=10) < started < due + timedelta(seconds=10)
 
 
+@pytest.mark.usefixtures("workers")
+def test_a_time_that_has_passed_runs_a_job_now_and_says_so(here: Run) -> None:
+    done = here("enqueue", "call", "shop.add", "a=1", "--at", "2020-01-31T08:00", "--wait")
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    assert done.stderr == "packmule: --at 2020-01-31T08:00 has passed: the job runs now\n"
+
+
 def test_options_reach_the_record(here: Run, redis: Redis) -> None:
     words = (
         "--queue",

@@ -166,6 +166,13 @@ def test_where_a_name_is_wrong_nothing_is_done_and_all_that_are_wrong_are_named(
     assert output(here("schedule", "remove", "a", "b", "a")) == "a removed\nb removed\n"
 
 
+def test_a_wrong_name_is_answered_by_the_one_that_is_meant(here: Run) -> None:
+    output(here("schedule", "add", "shop-nightly", "shop.add", "a=1", "--every", "1h"))
+    for wrong in ("shop.nightly", "shop-nigthly"):
+        said = complaint(here("schedule", "show", wrong), 2)
+        assert f"no schedule is called {wrong!r}: did you mean shop-nightly?" in said
+
+
 def test_what_an_operator_removed_is_not_paused_and_so_stays_removed_till_it_is_brought_back(
     here: Run, client: Redis
 ) -> None:

@@ -78,7 +78,8 @@ class Drain:
             log.info("the pool stops: no job runs")
         elif self._deadline < float("inf"):
             left = span(max(0.0, self._deadline - now))
-            log.info("the pool stops, and waits up to %s for %s", left, _named(running))
+            text = "the pool stops, and waits up to %s for %s; a second signal ends it now"
+            log.info(text, left, _named(running))
 
 
 def _named(running: Sequence[RunningJob]) -> str:
