@@ -69,15 +69,20 @@ def meant(name: str, known: Iterable[str]) -> str | None:
     those_of_it_last = sorted(known, key=lambda each: each.rpartition(".")[0] == module)
     by_end = {each.rpartition(".")[2]: each for each in those_of_it_last}
     far = {end: _mistakes(last.lower(), end.lower()) for end in by_end}
-    near = [end for end in by_end if far[end] <= max(1, (min(len(last), len(end)) + 1) // 3)]
-    near = [end for end in near if far[end] < len(end)]  # or they have no letter in common
+    near = {end: mistakes for end, mistakes in far.items() if mistakes is not None}
     if not near and len(last) >= SHORTEST_BEGINNING:
-        near = [end for end in by_end if end.lower().startswith(last.lower())]
-    return by_end[min(near, key=far.__getitem__)] if near else None
+        near = {end: len(end) for end in by_end if end.lower().startswith(last.lower())}
+    return by_end[min(near, key=near.__getitem__)] if near else None
 
 
-def _mistakes(one: str, other: str) -> int:
-    """How many letters too many, missing, wrong or swapped with the next turn one word into the other."""
+def _mistakes(one: str, other: str) -> int | None:
+    """How many letters too many, missing, wrong or swapped with the next turn one word into the other.
+
+    None if there are so many that the other is not meant, as between most words: that is soon seen.
+    """
+    most = min(max(1, (min(len(one), len(other)) + 1) // 3), len(other) - 1)  # a letter they have in common
+    if abs(len(one) - len(other)) > most:
+        return None
     before: list[int] = []
     above: list[int] = [*range(len(other) + 1)]
     for row, letter in enumerate(one, start=1):
@@ -86,5 +91,7 @@ def _mistakes(one: str, other: str) -> int:
             best = min(above[place] + 1, here[-1] + 1, above[place - 1] + (letter != its))
             is_swapped = place > 1 and row > 1 and letter == other[place - 2] and its == one[row - 2]
             here.append(min(best, before[place - 2] + 1) if is_swapped else best)
+        if min(here) > most:  # and so it is in the rows to come
+            return None
         before, above = above, here
-    return above[-1]
+    return above[-1] if above[-1] <= most else None

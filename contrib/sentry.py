@@ -113,11 +113,8 @@ def _facts(job: Performing) -> dict[str, Any]:
 
 def _hiding(job: Performing) -> Callable[[Any, Any], Any] | None:
     """What hides the secrets of a call in all that is reported meanwhile, the variables of frames too."""
-    try:
-        called = registry.find(job.name)
-    except registry.NotRegistered:  # one that RQ alone knows
-        return None
-    if not called.secrets:
+    called = registry.get(job.name)  # none if RQ alone knows it
+    if called is None or not called.secrets:
         return None
     hush = Hush(called, job.args, job.kwargs)
 
@@ -163,11 +160,8 @@ def _monitor(name: str) -> MonitorConfig | None:
 
 def _has_no_network(name: str) -> bool:
     """Whether jobs of a type may have left the network when they end, so that their worker reports them."""
-    try:
-        traits = registry.find(name).traits
-    except registry.NotRegistered:  # one that RQ alone knows
-        return False
-    return traits.isolate and traits.network is not True
+    called = registry.get(name)  # none if RQ alone knows it
+    return called is not None and called.traits.isolate and called.traits.network is not True
 
 
 class Unseen(logging.Handler):

@@ -233,13 +233,9 @@ def _reason(results: Any) -> str:
 
 def _named(call: wire.Invocation, secrets: bytes | None) -> dict[str, Any]:
     """A call's arguments by name, and those that are given by position by that, too."""
-    try:
-        job = registry.find(call.name)
-    except registry.NotRegistered:
-        names: list[str] = []
-        known: Mapping[str, Parts] = {}
-    else:
-        names, known = list(job.signature.parameters), job.secrets
+    job = registry.get(call.name)
+    names = list(job.signature.parameters) if job else []
+    known: Mapping[str, Parts] = job.secrets if job else {}
     args: Sequence[Any] = call.args
     kwargs: Mapping[str, Any] = call.kwargs
     if known or secrets:

@@ -69,7 +69,7 @@ def masked_call(
 
     `secrets` are those that the record of a job names; those of a function that is registered here go along.
     """
-    job = _type(name)
+    job = registry.get(name)
     parameters = list(job.signature.parameters) if job else []
     secrets = _together(job, secrets)
     names = [*parameters[: len(args)], *[""] * (len(args) - len(parameters))]
@@ -91,7 +91,7 @@ def masked_job(info: JobInfo) -> tuple[list[Any], dict[str, Any]]:
 
 def masked_result(info: JobInfo) -> Any:
     """The result of a job, masked."""
-    return masked(info.result, part(_together(_type(info.name), info.secrets), RESULT, RESULT))
+    return masked(info.result, part(_together(registry.get(info.name), info.secrets), RESULT, RESULT))
 
 
 def masked_argument(job: JobType, name: str, value: Any) -> Any:
@@ -103,13 +103,6 @@ def masked_argument(job: JobType, name: str, value: Any) -> Any:
 
 def _together(job: JobType | None, recorded: Mapping[str, Parts]) -> Mapping[str, Parts]:
     return {**job.secrets, **recorded} if job else recorded
-
-
-def _type(name: str) -> JobType | None:
-    try:
-        return registry.find(name)
-    except registry.NotRegistered:
-        return None
 
 
 def unmasked(changed: Any, original: Any) -> Any:

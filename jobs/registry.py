@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,9 @@ INTERNAL = (
 _registered: dict[str, JobType] = {}
 _deferred: set[str] = set()
 
+_meant = lru_cache(maxsize=100)(meant)
+"""A search of milliseconds, so that many jobs of one wrong name take it once."""
+
 
 class Invoked(NamedTuple):
     """What a payload asks for: a callable's type, and the arguments as they came."""
@@ -76,16 +80,27 @@ def defer(names: Iterable[str]) -> None:
 
 
 def find(name: str) -> JobType:
-    """The registered job called `name`. Raises `NotRegistered`."""
+    """The registered job called `name`. Raises `NotRegistered`, which names the one that may be meant."""
+    if (found := _found(name)) is not None:
+        return found
+    way_out = "decorate it with @job and name its module in PACKMULE_MODULES"
+    if near := _meant(name, tuple(names())):
+        way_out = f"did you mean {near}? If not, {way_out}"
+    raise NotRegistered(f"{name} is not a registered job: {way_out}")
+
+
+def get(name: str) -> JobType | None:
+    """The registered job called `name`, if there is one; cheaper than an error of `find`."""
+    try:
+        return _found(name)
+    except NotRegistered:  # its module can't be imported
+        return None
+
+
+def _found(name: str) -> JobType | None:
     if name not in _registered and name in _deferred:
         _imported(name.rpartition(".")[0])
-    try:
-        return _registered[name]
-    except KeyError:
-        way_out = "decorate it with @job and name its module in PACKMULE_MODULES"
-        if near := meant(name, names()):
-            way_out = f"did you mean {near}? If not, {way_out}"
-        raise NotRegistered(f"{name} is not a registered job: {way_out}") from None
+    return _registered.get(name)
 
 
 def ready(name: str) -> str:

@@ -237,7 +237,8 @@ def test_a_drain_says_what_it_waits_for_and_what_it_cuts_short(packmule: Command
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     assert re.search(
-        rf"the pool stops, and waits up to [\d.]+ m?s for 1 job: {id}, [\d.]+ m?s so far; a second signal", said
+        rf"the pool stops, and waits up to [\d.]+ m?s for 1 job: {id}, [\d.]+ m?s so far; a second signal",
+        said,
     )
     assert re.search(rf"cuts short 1 job: {id}, ", said)
     assert re.search(r"the pool has stopped after [\d.]+ s$", said, re.MULTILINE)

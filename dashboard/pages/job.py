@@ -151,12 +151,13 @@ def _payloads(client: Redis, info: JobInfo, viewer: Viewer, level: str) -> dict[
 
 def _named(name: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """A call's arguments with the names that the function gives to positional ones, if it is known here."""
-    try:
-        parameters = registry.find(name).signature.parameters.values()
-    except registry.NotRegistered:
+    job = registry.get(name)
+    if job is None:
         return args, kwargs
     names = [
-        each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        each.name
+        for each in job.signature.parameters.values()
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     return args[len(names) :], dict(zip(names, args, strict=False)) | kwargs
 

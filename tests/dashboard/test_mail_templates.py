@@ -130,7 +130,10 @@ def test_what_makes_no_mail_is_one_line(visit: Visit, query: dict[str, str], sai
         ("{% include 'gone.html' %}", "'gone.html', which does not exist"),
         ("{{ x | nosuch }}", "nosuch"),
         ("\udcff", "its file is not UTF-8"),
-        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
+        (
+            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "steps|processor time",
+        ),
     ],
 )
 def test_a_broken_template_is_named_with_its_line(visit: Visit, folder: Path, source: str, said: str) -> None:
@@ -139,7 +142,7 @@ def test_a_broken_template_is_named_with_its_line(visit: Visit, folder: Path, so
     text = visit.text("/mail/templates/bad")
 
     assert "bad.html" in text
-    assert said in text
+    assert re.search(said, text)
     assert visit.http.get("/mail/template-html/bad").status_code == 400
 
 

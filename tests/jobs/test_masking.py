@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from packmule import job
+from packmule.jobs import registry
 from packmule.jobs.masking import DEEPEST, MASK, is_hidden, masked, masked_call, unmasked
 
 
@@ -49,6 +50,12 @@ def test_passwords_in_urls_are_hidden():
 def test_positional_arguments_are_known_by_their_parameters():
     assert masked_call(charge.job.name, [7, "0000"], {"note": "a"}) == ([7, MASK], {"note": "a"})
     assert masked_call("gone.job", [7, "0000"], {"pin": "1"}) == ([7, "0000"], {"pin": MASK})
+
+
+def test_no_near_name_is_looked_for_to_show_a_job_that_is_not_registered(monkeypatch):
+    """It would take a page of jobs a second."""
+    monkeypatch.setattr(registry, "_meant", None)
+    assert masked_call("gone.job", [7], {}) == ([7], {})
 
 
 def test_values_nested_without_end_are_hidden():

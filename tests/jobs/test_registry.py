@@ -53,6 +53,16 @@ def test_a_registered_function_is_found_by_its_dotted_name():
 def test_a_name_that_was_never_registered_is_not_found():
     with pytest.raises(NotRegistered, match=r"^os\.system is not a registered job"):
         registry.find("os.system")
+    assert registry.get("os.system") is None
+
+
+def test_a_near_name_is_looked_for_once_for_many_jobs_of_a_wrong_name(monkeypatch):
+    searched: list[str] = []
+    monkeypatch.setattr(registry, "_meant", functools.lru_cache(lambda name, known: searched.append(name)))
+    for _ in range(3):
+        with pytest.raises(NotRegistered):
+            registry.find("shop.gone")
+    assert searched == ["shop.gone"]
 
 
 def test_options_and_the_rest_of_the_decorator_are_kept():
