@@ -37,6 +37,7 @@ from packmule.jobs.client import Client
 from packmule.scheduler.scheduler import Scheduler
 from packmule.testing import private_server
 from packmule.tests.fork_server import Forked
+from packmule.tests.pace import pace
 from packmule.tests.worker import (
     limit_ledger,
     limited_jobs,
@@ -54,7 +55,10 @@ RETURN_SECONDS = 0.5
 """Until workers notice that the server is available again."""
 
 BEGIN_SECONDS = 0.15
-"""From a claim to its job's begin."""
+"""From a claim to its job's begin, on a machine that has nothing else to do."""
+
+MENDED_SECONDS = 60
+"""Until nothing is left of a limit whose jobs have ended."""
 
 KINDS = {
     "s": limited_jobs.counted,
@@ -233,11 +237,12 @@ def run(kills: int, seconds: float, seed: int = 1, only: str = "") -> Report:
         Client(client).make_default()
         crowd = Crowd(server, Path(os.environ.get("LIMIT_FAULTS_LOG", place / "log")), only)
         stack.callback(crowd.close)
+        second = stack.enter_context(pace())
         stack.enter_context(scheduling(client))
         acknowledged = _load(crowd, place, kills, time.monotonic() + seconds, dice)
         report = Report(crowd.faults, len(acknowledged), ended_pools=crowd.ended_pools)
         _await_end(client, acknowledged, report)
-        _judge(client, connect(guarded.url, place), crowd, place, report)
+        _judge(client, connect(guarded.url, place), crowd, place, report, BEGIN_SECONDS * second())
         return report
 
 
@@ -301,10 +306,19 @@ def _await_end(client: Redis, ids: list[str], report: Report) -> None:
                     died = state.status == "failed" and state.deaths >= 3
                     report.ended["failed after 3 deaths" if died else state.status] += 1
     report.unended = sorted(waiting)
-    time.sleep(3)  # for the mending of what is left
+    deadline = time.monotonic() + MENDED_SECONDS
+    while (left := _left(client)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    report.left = left
 
 
-def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report) -> None:
+def _left(client: Redis) -> list[str]:
+    """The keys of limits that are there."""
+    kinds = ("groups", "group", "holders", "blocked", "weights")
+    return [as_text(key) for kind in kinds for key in client.keys(f"pm:{kind}:*")]
+
+
+def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Report, late: float) -> None:
     ledger = limit_ledger.load(place / "ledger")
     ledger.struck, ledger.frozen, ledger.outages = crowd.struck, crowd.frozen, crowd.outages
     report.doubled = ledger.doubled()
@@ -327,11 +341,7 @@ def _judge(client: Redis, guarded: Redis, crowd: Crowd, place: Path, report: Rep
     report.crowded += [
         job for key in ledger.runs if key[0] in "wh" for job in ledger.overloaded(key, MOST_WEIGHED, cost_of)
     ]
-    report.hasty = [
-        job for key in ledger.runs if key[0] == "r" for job in ledger.hasty(key, RATE, BEGIN_SECONDS)
-    ]
-    for pattern in ("groups", "group", "holders", "blocked", "weights"):
-        report.left += map(as_text, client.keys(f"pm:{pattern}:*"))
+    report.hasty = [job for key in ledger.runs if key[0] == "r" for job in ledger.hasty(key, RATE, late)]
 
 
 def main() -> None:
