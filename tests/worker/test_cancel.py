@@ -13,7 +13,7 @@ from packmule.jobs.control import cancel
 from packmule.tests.pace import pace
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.executor_jobs import EXECUTORS
-from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -24,7 +24,7 @@ def test_a_running_job_that_is_asked_to_stop_may_clean_up_and_ends_stopped(
 ):
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
-    with pool(server, **options) as process, pace() as second:
+    with pool(server, patience=60, **options) as process, pace() as second:
         id = getattr(executor_jobs, nap).options(timeout=60, retries=3).enqueue(str(notes))
         until(lambda: lines(notes) == ["begin"] and reader.read(client, id).status == "started")
         children = children_of(process.pid)
@@ -32,7 +32,7 @@ def test_a_running_job_that_is_asked_to_stop_may_clean_up_and_ends_stopped(
         told = time.monotonic()
         send_stop_job_command(client, id, serializer=JSONSerializer)
         record = ended(client, id)
-        assert time.monotonic() - told < 1 * second()
+        assert time.monotonic() - told < 5 * second()
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("stopped", 0)
     assert record.reason == "Stopped: the job was canceled"
@@ -48,8 +48,8 @@ def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tm
         until(lambda: reader.read(client, id).status == "started")
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()
-        assert cancel(client, id) == "stopped"
-        assert time.monotonic() - told < 1.2 * second()
+        assert cancel(client, id, DEADLINE) == "stopped"
+        assert time.monotonic() - told < 5 * second()
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
     record = reader.read(client, id)
     assert record.reason.endswith("the job was canceled while it ran")
@@ -91,12 +91,14 @@ def test_a_killed_horse_fails_its_job_and_is_replaced(server, client, tmp_path):
 
 def test_commands_that_make_no_sense_are_ignored(server, client):
     with pool(server) as process:
-        until(lambda: client.pubsub_channels("rq:pubsub:*"))
-        (channel,) = client.pubsub_channels("rq:pubsub:*")
+        until(lambda: client.scard(keys.WORKERS) == 1)
+        name = keys.worker_name(client.srandmember(keys.WORKERS).decode())
+        channel = keys.commands_channel(name)
+        until(lambda: client.pubsub_numsub(channel)[0][1])
         unreadable = b"\xff", b'{"command": "\xff"}', b'{"command": "dance", "a": ' + b"[" * 100_000
         for text in (*unreadable, b"[]", b'{"command": "dance"}', b'{"command": "stop-job"}'):
             client.publish(channel, text)
         (before,) = children_of(process.pid)
-        send_shutdown_command(client, channel.decode().removeprefix("rq:pubsub:"))
+        send_shutdown_command(client, name)
         until(lambda: children_of(process.pid) not in ([before], []))
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2

@@ -34,14 +34,17 @@ WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 pytestmark = pytest.mark.usefixtures("produce")
 
 
-def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result(server, client):
+def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result(server, client, tmp_path):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
     with pool(server, threads=20):
-        until(lambda: client.scard(keys.WORKERS) == 1)
-        began = time.monotonic()
         sums = pool_jobs.add.enqueue_many([(number,) for number in range(20)])
-        waits = executor_jobs.where.enqueue_many([(0.2,)] * 40)
+        calls = [(str(notes), str(gate), str(number)) for number in range(20)]
+        together = pool_jobs.note_when_told.enqueue_many(calls)
+        until(lambda: sorted(lines(notes)) == sorted(f"begin {number}" for number in range(20)))
+        waits = executor_jobs.where.enqueue_many([(0.05,)] * 40)
+        gate.touch()
+        assert [ended(client, id).result for id in together] == [str(number) for number in range(20)]
         results = [ended(client, id).result for id in waits]
-        assert time.monotonic() - began < 4  # of 8 s of sleep
         assert [ended(client, id).result for id in sums] == list(range(1, 21))
     assert len({pid for pid, _ in results}) == 1
     assert 2 < len({name for _, name in results}) <= 20
@@ -53,7 +56,7 @@ def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):
         began = time.monotonic()
         ids = executor_jobs.where_async.enqueue_many([(0.5,)] * 200)
         results = [ended(client, id).result for id in ids]
-        assert time.monotonic() - began < 10  # of 100 s of sleep
+        assert time.monotonic() - began < 50  # of 100 s of sleep
     assert len({tuple(result) for result in results}) == 1
 
 
@@ -94,7 +97,7 @@ def test_an_isolated_job_runs_in_its_own_process_and_its_progress_and_result_arr
 
 
 def test_neither_another_thread_nor_a_timeout_breaks_what_an_isolated_job_sends(server, client):
-    with pool(server):
+    with pool(server, patience=60):
         info = ended(client, executor_jobs.report_while_saving.enqueue())
     assert (info.status, info.deaths) == ("failed", 0)
     assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
@@ -265,7 +268,7 @@ def test_jobs_broken_off_as_they_start_all_go_back(names):
         for execution in names:  # all before the signal arrives
             interruption.break_off(Interrupted("lost"), execution)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [LOOK])
-        until(lambda: len(ended) == len(names), 20)
+        until(lambda: len(ended) == len(names))
         assert {(each.id, each.status) for each in ended} == {(name, "queued") for name in names}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [LOOK])
@@ -293,7 +296,7 @@ def test_an_interruption_that_comes_before_the_body_is_not_lost(monkeypatch, job
     ended: list[Outcome | None] = []
     try:
         executor.start(call, lambda _, outcome: ended.append(outcome))
-        until(lambda: ended, 20)
+        until(lambda: ended)
         assert [each.status for each in ended] == ["stopped"]
     finally:
         executor.close()

@@ -19,7 +19,16 @@ from packmule.jobs import control, keys, reader
 from packmule.jobs.host_shares import HostMemory, Shares
 from packmule.jobs.image import image
 from packmule.tests.worker import isolated_jobs
-from packmule.tests.worker.pools import children_of, ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import (
+    DEADLINE,
+    children_of,
+    ended,
+    is_alive,
+    lines,
+    pool,
+    scripts_a_second,
+    until,
+)
 
 pytestmark = pytest.mark.usefixtures("produce")
 
@@ -72,17 +81,20 @@ def is_taken(folder: Path) -> bool:
         os.close(file)
 
 
-def test_shares_are_taken_all_or_none_and_a_killed_process_leaves_none_taken():
-    shares = Shares.of_pool(3)
-    with process(lambda: shares.take(2)) as holder:
-        until(lambda: not shares.take(2))
+def test_shares_are_taken_all_or_none_and_a_killed_process_leaves_none_taken(tmp_path):
+    shares, taken, given, free = Shares.of_pool(3), *(tmp_path / name for name in ("taken", "given", "free"))
+    with process(lambda: shares.take(2) and taken.touch()) as holder:
+        until(taken.exists)
+        assert not shares.take(2)
         assert shares.has_free
         assert shares.take()
         shares.give_back()
         kill(holder)
         assert shares.take(3)
-        with process(shares.give_back):
-            assert not [pid for pid in [os.fork()] if not pid and os._exit(not shares.has_free)]
+        with process(lambda: (shares.give_back(), given.touch())):
+            until(given.exists)
+            with process(lambda: free.write_text(f"{shares.has_free}")):
+                until(lambda: lines(free) == ["False"])
     shares.give_back()
 
 
@@ -179,10 +191,7 @@ def test_a_worker_that_waits_for_a_place_is_at_rest_and_gets_it_while_its_holder
         ids += [isolated_jobs.stay.enqueue(str(notes), str(other), "b")]
         (tmp_path / f"notes-{waiting}").touch()
         until(lambda: reader.read(client, ids[3]).status == "queued")
-        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
-        time.sleep(1.0)  # a span to count in, not a condition
-        after = client.info("commandstats")["cmdstat_evalsha"]["calls"]
-        assert after - before < 40
+        assert scripts_a_second(client) < 40
         gate.touch()
         until(lambda: "begin b" in lines(notes))
         (tmp_path / f"notes-{holder}").touch()
@@ -209,7 +218,7 @@ def test_a_place_of_a_killed_process_is_free_for_the_others(server, client, tmp_
         until(lambda: client.scard(keys.WORKERS) == 2)
         for number in range(3):
             id = isolated_jobs.stay.enqueue(str(notes), str(gate), str(number))
-            until(lambda: reader.read(client, id).status == "started")  # noqa: B023
+            until(lambda: f"begin {number}" in lines(notes))  # noqa: B023
             holder = next(worker for worker in children_of(running.pid) if children_of(worker))
             os.kill(holder, signal.SIGKILL)
             until(lambda: not is_alive(holder))  # noqa: B023
@@ -237,7 +246,7 @@ def test_a_pool_drains_while_isolated_jobs_wait_for_a_place(server, client, tmp_
         running.send_signal(signal.SIGTERM)
         until(lambda: client.scard(keys.WORKERS) == 1)
         gate.touch()
-        assert running.wait(30) == 0
+        assert running.wait(DEADLINE) == 0
     assert lines(notes) == ["begin a", "end a"]
     assert {*client.lrange(keys.queue_key("default"), 0, -1)} == {id.encode() for id in ids[1:]}
 
@@ -284,7 +293,7 @@ def test_an_image_that_waits_for_memory_holds_up_no_mail_and_can_be_canceled_or_
         control.cancel(client, ids[0])
         assert ended(client, ids[0]).status == "stopped"
         running.send_signal(signal.SIGTERM)
-        assert running.wait(30) == 0
+        assert running.wait(DEADLINE) == 0
     info = reader.read(client, ids[1])
     assert (info.status, info.deaths) == ("queued", 0)
     with pool(server, 2, **options):

@@ -140,7 +140,7 @@ def test_jobs_claimed_with_one_that_kills_its_process_count_no_death(server, cli
 
 def test_a_timeout_raises_in_the_job(server, client):
     id = pool_jobs.sleep.enqueue(20.0)
-    assert drained(server) == 0
+    assert drained(server, patience=60) == 0
     assert "ran longer than its timeout of 1 s" in reader.read(client, id).reason
 
 

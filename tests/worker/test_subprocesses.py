@@ -11,7 +11,7 @@ import pytest
 from packmule.jobs import reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import ended, is_alive, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, ended, is_alive, lines, pool, until
 from packmule.worker.subprocesses import Children
 
 pytestmark = pytest.mark.usefixtures("produce")
@@ -29,7 +29,7 @@ def test_what_a_job_started_is_killed_when_its_timeout_ends_it(server, client, t
     job, options = WAYS[way]
     notes = tmp_path / "notes"
     with pool(server, **options):
-        id = job.enqueue(str(notes), how)
+        id = job.options(timeout=2).enqueue(str(notes), how)
         assert ended(client, id).status == "failed"
         (started,) = lines(notes)
         until(lambda: not is_alive(int(started)))
@@ -44,7 +44,7 @@ def test_what_a_job_started_is_killed_when_it_is_canceled(server, client, tmp_pa
     with pool(server, **options):
         id = job.options(timeout=60).enqueue(str(notes), how)
         until(lambda: lines(notes) and reader.read(client, id).status == "started")
-        assert cancel(client, id) == "stopped"
+        assert cancel(client, id, DEADLINE) == "stopped"
         (started,) = lines(notes)
         until(lambda: not is_alive(int(started)))
 
@@ -54,7 +54,7 @@ def test_what_an_earlier_job_left_behind_outlives_the_interruption_of_a_later_on
     server, client, tmp_path, threads
 ):
     left, notes = tmp_path / "left", tmp_path / "notes"
-    with pool(server, threads=threads):
+    with pool(server, threads=threads, patience=60):
         ended(client, executor_jobs.start_and_leave.enqueue(str(left)))
         assert ended(client, executor_jobs.start_and_wait.enqueue(str(notes), "raise")).status == "failed"
         until(lambda: not is_alive(int(lines(notes)[0])))

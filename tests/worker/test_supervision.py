@@ -130,13 +130,13 @@ def test_the_jobs_of_a_frozen_process_run_elsewhere(server, client, tmp_path):
 def test_a_process_that_was_frozen_for_a_moment_continues(server, client, tmp_path):
     notes, gate = tmp_path / "notes", tmp_path / "gate"
     id = pool_jobs.note_when_told.enqueue(str(notes), str(gate), "a")
-    with pool(server, frozen=1) as process:
+    with pool(server, frozen=4) as process:
         until(lambda: lines(notes) == ["begin a"])
         (frozen,) = children_of(process.pid)
         os.kill(frozen, signal.SIGSTOP)
         until(lambda: "(stopped)" in Path(f"/proc/{frozen}/status").read_text())
         os.kill(frozen, signal.SIGCONT)
-        time.sleep(1.5)  # longer than a frozen process is let be
+        time.sleep(4.5)  # longer than a frozen process is let be
         gate.touch()
         assert ended(client, id).result == "a"
         assert children_of(process.pid) == [frozen]

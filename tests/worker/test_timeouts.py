@@ -28,12 +28,12 @@ def seconds_of(info: JobInfo) -> float:
 def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, client, tmp_path, executor):
     nap, _, options = EXECUTORS[executor]
     notes = tmp_path / "notes"
-    with pool(server, **options), pace() as second:
+    with pool(server, patience=60, **options), pace() as second:
         info = ended(client, getattr(executor_jobs, nap).enqueue(str(notes)))
     assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "JobTimeoutException"]
     assert (info.status, info.deaths) == ("failed", 0)
     assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
-    assert 0.9 < seconds_of(info) < 1 + 1 * second()
+    assert 0.9 < seconds_of(info) < 1 + 4 * second()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -49,7 +49,7 @@ def test_a_job_that_ignores_its_timeout_is_killed_whatever_it_does(server, clien
     for how, info in found.items():
         assert (info.status, info.deaths) == ("failed", 0), how
         assert "its timeout of 1 s" in info.reason, how
-        assert seconds_of(info) < 1 + 2 * second(), how
+        assert seconds_of(info) < 1 + 4 * second(), how
     assert "was killed with its process" in found["swallow"].reason
 
 
@@ -85,7 +85,7 @@ def test_an_isolated_job_that_is_killed_for_its_timeout_harms_no_async_one_besid
 
 
 def test_a_timeout_uses_up_a_retry_in_each_executor(server, client, tmp_path):
-    with pool(server, threads=4):
+    with pool(server, threads=4, patience=60):
         ids = [
             job.options(retries=1, retry_intervals=(0,)).enqueue(str(tmp_path / name))
             for name, job in (
@@ -103,12 +103,12 @@ def test_a_timeout_uses_up_a_retry_in_each_executor(server, client, tmp_path):
 def test_a_job_that_prolongs_its_timeout_is_neither_interrupted_nor_killed(server, client, executor):
     suffix = {"async": "_async", "isolated": "_isolated"}.get(executor, "")
     with pool(server, **EXECUTORS[executor][2]):
-        info = ended(client, getattr(executor_jobs, f"hold_on{suffix}").enqueue(3.5))
+        info = ended(client, getattr(executor_jobs, f"hold_on{suffix}").options(timeout=2).enqueue(3.5))
     assert (info.status, info.deaths) == ("finished", 0)
 
 
 def test_a_prolonged_timeout_bites_in_the_end(server, client, tmp_path):
-    with pool(server):
+    with pool(server, patience=60):
         info = ended(client, executor_jobs.hold_on_briefly.enqueue(str(tmp_path / "notes")))
     assert (info.status, info.deaths) == ("failed", 0)
     assert lines(tmp_path / "notes") == ["begin", "JobTimeoutException"]

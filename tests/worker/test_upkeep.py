@@ -14,7 +14,7 @@ from packmule.coordination.redis.waiting import ANSWER_SECONDS, impatient
 from packmule.jobs import keys, reader
 from packmule.jobs.control import cancel
 from packmule.tests.worker import executor_jobs, pool_jobs
-from packmule.tests.worker.pools import children_of, ended, lines, logging_pool, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, logging_pool, pool, until
 from packmule.worker.heartbeat import INTERVAL, RETRY_INTERVAL
 from packmule.worker.order import Strict
 from packmule.worker.pool import dead_locks
@@ -55,10 +55,10 @@ def test_a_job_with_an_overlong_id_runs_is_shown_as_started_and_can_be_stopped(
     notes = tmp_path / "notes"
     made = executor_jobs.nap.options(timeout=60).enqueue(str(notes))
     id = renamed(client, made, long)
-    with pool(server) as process:
+    with pool(server, patience=60) as process:
         until(lambda: reader.read(client, id).status == "started")
         children = children_of(process.pid)
-        assert cancel(client, id) == "stopped"
+        assert cancel(client, id, DEADLINE) == "stopped"
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
         assert children_of(process.pid) == children
     assert reader.read(client, id).status == "stopped"
@@ -174,9 +174,9 @@ def test_a_process_that_dies_of_a_signal_without_a_name_is_replaced(server, clie
 
 def test_commands_reach_a_process_from_its_start(server, client, tmp_path):
     notes = tmp_path / "notes"
-    with pool(server) as process:
+    with pool(server, patience=60) as process:
         for number in range(1, 4):  # each at another moment between two heartbeats
-            until(lambda: client.pubsub_channels("rq:pubsub:*"))
+            until(lambda: len(client.pubsub_channels("rq:pubsub:*")) == 1)
             (before,) = client.pubsub_channels("rq:pubsub:*")
             id = executor_jobs.nap.options(timeout=60).enqueue(str(notes))
             until(lambda number=number: lines(notes).count("begin") == 2 * number - 1)
@@ -184,4 +184,4 @@ def test_commands_reach_a_process_from_its_start(server, client, tmp_path):
             until(lambda number=number: lines(notes).count("begin") == 2 * number)
             assert before not in client.pubsub_channels("rq:pubsub:*")
             assert client.pubsub_numsub(*client.pubsub_channels("rq:pubsub:*"))[0][1] == 1
-            assert cancel(client, id) == "stopped"
+            assert cancel(client, id, DEADLINE) == "stopped"
