@@ -99,11 +99,11 @@ class Odd(BaseModel):
         return how
 
 
-@job(timeout=1)
+@job
 def read_odd(odd: Odd) -> str:
     return odd.how
 
 
-@job(timeout=1)
+@job
 def read_slowly(text: Annotated[str, msgspec.Meta(pattern="^(a+)+$")]) -> str:
     return text

@@ -37,6 +37,14 @@ async def alone_async(path: str, name: str, seconds: float = 0.0) -> None:
     note(path, f"-{name}")
 
 
+@job(singleton=True)
+def alone_when_told(path: str, gate: str, name: str) -> None:
+    note(path, f"+{name}")
+    while not Path(gate).exists():
+        time.sleep(0.01)
+    note(path, f"-{name}")
+
+
 @job(singleton=True, isolate=True)
 def alone_isolated(path: str, name: str, seconds: float = 0.0) -> None:
     _run(path, name, seconds)
@@ -64,7 +72,12 @@ def two_a_tenant(path: str, tenant: str, name: str, seconds: float = 0.0) -> Non
 
 @job(rate="10/s burst 1 by {domain}")
 def ten_a_second(path: str, domain: str, name: str) -> None:
-    note(path, f"{domain} {time.time()}")
+    note(path, f"{domain} {name}")
+
+
+@job(rate="1/m burst 1 by {domain}")
+def one_a_minute(path: str, domain: str, name: str) -> None:
+    note(path, f"{domain} {name}")
 
 
 @job(fair="{tenant}")

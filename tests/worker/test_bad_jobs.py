@@ -8,7 +8,6 @@ import zlib
 import pytest
 
 from packmule.jobs import keys, wire
-from packmule.jobs.client import Client
 from packmule.jobs.job import JobFunction
 from packmule.tests.worker import bad_jobs, pool_jobs
 from packmule.tests.worker.pools import children_of, ended, pool, until
@@ -70,10 +69,10 @@ def test_corrupt_payloads_fail_with_their_reasons_and_their_worker_lives(server,
         assert children_of(process.pid) == children
 
 
-def forged(client, function: JobFunction[..., object], argument: object) -> str:
+def forged(client, function: JobFunction[..., object], argument: object, **options: int) -> str:
     """A job whose arguments its client has not checked, such as one that stock RQ enqueued."""
     good = {"how": "well"} if function is bad_jobs.read_odd else "a"
-    id = Client(client).enqueue(function, good)
+    id = function.options(**options).enqueue(good)
     client.hset(keys.job_key(id), "data", wire.encode_call(function.job.name, [argument], {}))
     return id
 
@@ -124,7 +123,7 @@ def test_a_model_that_kills_its_process_fails_its_job_at_the_third_death(server,
 def test_arguments_whose_check_takes_too_long_end_with_their_jobs_timeout(
     server, client, function, argument, threads
 ):
-    slow, fine = forged(client, function, argument), bad_jobs.read_odd.enqueue({"how": "well"})
+    slow, fine = forged(client, function, argument, timeout=1), bad_jobs.read_odd.enqueue({"how": "well"})
     with pool(server, threads=threads):
         assert "past its timeout of 1 s" in (ended(client, slow).reason or "")
         assert ended(client, fine).result == "well"

@@ -208,7 +208,7 @@ def test_a_job_of_a_canceled_batch_whose_process_dies_before_it_stops_does_not_r
         with Batch.create(client=client) as batch:
             call = str(notes), str(tmp_path / "gate"), "a"
             id = pool_jobs.note_when_told.options(batch=batch.id).enqueue(*call)
-        until(lambda: reader.read(client, id).status == "started")
+        until(lambda: lines(notes) == ["begin a"] and reader.read(client, id).status == "started")
         (worker,) = children_of(process.pid)
         os.kill(process.pid, signal.SIGSTOP)  # so that the job is not stopped before
         with client.pubsub(ignore_subscribe_messages=True) as commands:

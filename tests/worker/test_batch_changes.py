@@ -18,7 +18,7 @@ from packmule.jobs.delivery import BatchClosed
 from packmule.observe import events
 from packmule.scheduler.maintenance.batch_settler import BatchSettler
 from packmule.tests.worker import batch_jobs, limited_jobs
-from packmule.tests.worker.pools import lines
+from packmule.tests.worker.pools import DEADLINE, lines
 from packmule.tests.worker.test_claim import mark_started
 from packmule.worker import Worker
 from packmule.worker.order import Strict
@@ -381,8 +381,9 @@ def test_a_cancel_waits_once_for_the_jobs_of_all_nested_batches(client, monkeypa
         mark_started(client, job)
     with client.pubsub(ignore_subscribe_messages=True) as commands:
         commands.subscribe("rq:pubsub:w1")
-        commands.get_message(timeout=1)
+        commands.get_message(timeout=DEADLINE)
         parent.cancel()
-        sent = list(iter(lambda: commands.get_message(timeout=0.1), None))
+        sent = [commands.get_message(timeout=DEADLINE) for _ in ids]
+        assert commands.get_message() is None, "each is told once"
     assert sorted(json.loads(each["data"])["job_id"] for each in sent) == sorted(ids)
     assert [each.state().is_paused for each in batches] == [False] * 3

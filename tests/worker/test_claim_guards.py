@@ -19,6 +19,7 @@ from packmule.tests.looks import looks, monitored
 from packmule.tests.worker import limited_jobs, pool_jobs
 from packmule.worker import Worker
 from packmule.worker.order import Strict
+from packmule.worker.process import claim as claiming
 from packmule.worker.process import outcome, performer
 from packmule.worker.process.claim import Claims
 from packmule.worker.process.claimed import Claimed
@@ -255,7 +256,8 @@ def test_a_key_of_another_type_stops_no_claim_while_a_queue_is_paused(client, cl
     assert client.get(f"pm:broken:{key}") == b"in the way"
 
 
-def test_a_claim_looks_at_no_pauses_and_rates_of_queues_that_it_does_not_serve(client, claims):
+def test_a_claim_looks_at_no_pauses_and_rates_of_queues_that_it_does_not_serve(client, claims, monkeypatch):
+    monkeypatch.setattr(claiming, "LEASE_INTERVAL", 600.0)
     pool_jobs.add.enqueue_many([(number, 0) for number in range(8)])
 
     def claim(id: str) -> None:
@@ -416,7 +418,8 @@ def test_a_claim_looks_past_ids_that_may_not_run(client, claims, want, gone):
 
 
 @pytest.mark.parametrize("found", ["registered", "no hash", "nothing"])
-def test_a_claim_that_renews_the_lease_says_whether_rq_knows_the_worker(client, claims, found):
+def test_a_claim_that_renews_the_lease_says_whether_rq_knows_the_worker(client, claims, monkeypatch, found):
+    monkeypatch.setattr(claiming, "LEASE_INTERVAL", 600.0)
     if found == "registered":
         client.hset(keys.worker_key("w1"), "birth", "now")
     elif found == "no hash":

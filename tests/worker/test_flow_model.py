@@ -85,7 +85,11 @@ def perform(client: Redis, flow: Flow, graph: Graph, fails: set[int], want: int)
     return ran
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(graphs(), st.lists(st.sets(st.integers(0, 8)), min_size=1, max_size=3), st.integers(1, 4))
 def test_each_node_runs_when_and_only_when_its_parents_allow_it(client, graph, failing, want):
     flow = Flow(client=client)

@@ -200,7 +200,7 @@ def test_slots_of_holders_that_are_gone_are_repaired(client, hosts):
     hosts.workers = {"a1": hosts.workers["a1"]}
     id = decode_on_host.enqueue(60)
     assert hosts.claim("a1") == []
-    until(lambda: OrphanRepair(client).repair() >= 0 and client.exists(keys.holders_key(name)) == 0, 10)
+    until(lambda: OrphanRepair(client).repair() >= 0 and client.exists(keys.holders_key(name)) == 0)
     assert ids(hosts.claim("a1")) == [id]
 
 
@@ -313,13 +313,14 @@ def test_budgets_are_kept_while_workers_and_pools_are_killed(server, client, tmp
     """Never more than a host's budget runs there, on three pools of two hosts, and all jobs end."""
     path = tmp_path / "notes"
     sizes = [(37 * number) % 90 + 10 for number in range(60)]
-    jobs = [on_host.enqueue(str(path), size, str(number), 0.03) for number, size in enumerate(sizes)]
     killed: dict[int, float] = {}
     host_of: dict[int, str] = {}
     with ExitStack() as stack:
         for machine in ("a", "b", "b"):
             process = stack.enter_context(pool(server, 2, machine=machine))
             host_of[process.pid] = machine
+        until(lambda: client.scard(keys.WORKERS) == 6)
+        jobs = [on_host.enqueue(str(path), size, str(number), 0.03) for number, size in enumerate(sizes)]
         for count in (4, 20, 36):
             until(lambda count=count: len(lines(path)) >= count)
             until(lambda: children_of(next(iter(host_of))))

@@ -212,7 +212,7 @@ def test_two_workers_with_one_key_send_one_mail(server, client, ends):
             control.run_now(client, second)
             assert ended(client, second).result["accepted"] == [ADA]
         else:
-            assert control.cancel(client, first, timeout=30) == "stopped"
+            assert control.cancel(client, first, timeout=60) == "stopped"
             control.run_now(client, second)
             assert ended(client, second).error_type.endswith("MailUnknown")
         assert post.recipients == [ADA]

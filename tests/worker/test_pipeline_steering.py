@@ -62,10 +62,10 @@ def test_a_queue_that_is_paused_amidst_holds_the_flow_and_nothing_is_published(s
         queues.pause(client, "low")  # in which the end is
         gated.gate.touch()
         until(lambda: flow.state().counts.done == 2)
-        assert reader.read(client, f"{flow.id}-2").status == "queued"
+        until(lambda: reader.read(client, f"{flow.id}-2").status == "queued")
         assert gated.published(flow) == []
         queues.resume(client, "low")
-        assert flow.wait(30).counts == (3, 3, 0, 0)
+        assert flow.wait(60).counts == (3, 3, 0, 0)
     assert gated.published(flow) == PUBLISHED
     assert gated.nothing_is_left()
 
@@ -82,7 +82,7 @@ def test_a_drain_amidst_a_step_publishes_once_elsewhere(server, client, gated, g
         assert gated.storage.exists(f"staging/{flow.id}/upper/upper.txt")
         gated.gate.touch()
         with pool(server, storage=gated.folder):
-            assert flow.wait(30).counts == (3, 3, 0, 0)
+            assert flow.wait(60).counts == (3, 3, 0, 0)
     assert len(lines(gated.notes)) == 2
     assert {reader.read(client, f"{flow.id}-{node}").attempts for node in range(3)} == {0}
     assert gated.published(flow) == PUBLISHED

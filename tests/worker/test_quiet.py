@@ -65,8 +65,7 @@ def test_a_quiet_worker_that_dies_loses_no_job_and_its_successor_is_not_quiet(se
         (name,) = names(client)
         cluster.quiet(client, name)
         waits = pool_jobs.add.enqueue(1)
-        pid = int(client.hget(keys.worker_key(name), "pid") or 0)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(int(client.hget(keys.worker_key(name), "pid")), signal.SIGKILL)
         assert ended(client, id).status == ended(client, waits).status == "finished"
         assert names(client).isdisjoint({name})
     client.sadd(keys.QUEUES, keys.queue_key("default"))

@@ -14,6 +14,7 @@ from packmule.jobs import reader
 from packmule.jobs.client import Client
 from packmule.tests.worker import pool_jobs
 from packmule.tests.worker.pools import ended, pool, until
+from packmule.worker.pool import rest
 from packmule.worker.pool.child import Child
 from packmule.worker.pool.rest import TICK, Rest
 from packmule.worker.scoreboard import MAIN, Scoreboard
@@ -45,6 +46,12 @@ def woken() -> list[int]:
 def worker(woken: list[int]) -> Child:
     board = Scoreboard(1, lambda: woken.append(1))
     return Child("w1", os.getpid(), board)
+
+
+@pytest.fixture(autouse=True)
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine may take its time between two looks of a test."""
+    monkeypatch.setattr(rest, "REST_SECONDS", 30.0)
 
 
 @pytest.fixture
@@ -87,11 +94,11 @@ def test_only_the_first_job_that_starts_after_a_pool_fell_asleep_wakes_it(worker
 def test_a_sleeping_pool_marks_the_next_job_as_started(server, client: Redis, tmp_path):
     Client(client).make_default()
     gate = tmp_path / "gate"
-    with pool(server, interval=8) as process:
+    with pool(server, interval=90) as process:
         ended(client, pool_jobs.noop.enqueue())
         wakes = Wakes(process.pid)
         until(lambda: wakes.seconds_since_last() > 5 * TICK)
         id = pool_jobs.note_when_told.enqueue(str(tmp_path / "notes"), str(gate), "x")
-        until(lambda: reader.read(client, id).status == "started", 5)
+        until(lambda: reader.read(client, id).status == "started")
         gate.touch()
         assert ended(client, id).status == "finished"

@@ -87,7 +87,7 @@ def test_an_isolated_job_has_a_process_of_its_own_with_bounded_memory(queue, cli
 
 
 def test_an_isolated_job_has_bounded_processor_time(queue, client, has):
-    job = enqueue(queue, has, "busy", job_timeout=20)
+    job = enqueue(queue, has, "busy", job_timeout=120)
     work(client)
     assert "more processor time than its max_cpu allows" in reason(job)
 

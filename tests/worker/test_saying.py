@@ -26,7 +26,7 @@ from packmule.jobs import context, control, keys, queues, registry, said, watch,
 from packmule.jobs.client import Client
 from packmule.scheduler.maintenance.repair import OrphanRepair
 from packmule.tests.worker import talking_jobs
-from packmule.tests.worker.pools import children_of, ended, lines, pool, until
+from packmule.tests.worker.pools import DEADLINE, children_of, ended, lines, pool, until
 from packmule.tests.worker.test_redis_away import killed
 from packmule.worker import Worker
 from packmule.worker.options import WorkerOptions
@@ -216,7 +216,7 @@ def test_an_isolated_process_that_is_killed_while_it_speaks_loses_nothing_of_it(
     performer = Performer(lambda *_: None, lambda *_: None, hear=lambda *_: slow)
     executors = executors_of(performer, Scoreboard(), WorkerOptions(), lambda *_: None, "w")
     data = wire.encode_call(talking_jobs.speak_until_killed.job.name, (str(tmp_path / "said"),), {})
-    call = performer.prepare(Claimed("j", "e", "default", data, timeout=0.1))
+    call = performer.prepare(Claimed("j", "e", "default", data, timeout=1))
     assert isinstance(call, Call)
     done: list[Outcome | None] = []
     executors["isolated"].start(call, lambda _, outcome: done.append(outcome))
@@ -231,7 +231,7 @@ def test_a_job_that_overran_or_was_canceled_shows_what_it_said(server, client, t
         assert ended(client, late).status == "failed"
         id = talking_jobs.talk_until_told.enqueue(str(tmp_path / "never"), str(tmp_path / "began"))
         until(lambda: lines(tmp_path / "began"))
-        assert control.cancel(client, id, 20) == "stopped"
+        assert control.cancel(client, id, DEADLINE) == "stopped"
     assert texts(client, late) == ["too long"]
     assert texts(client, id) == ["begins"]
 
@@ -241,7 +241,7 @@ def test_a_drained_worker_keeps_what_its_jobs_had_said(server, client, tmp_path)
         id = talking_jobs.talk_until_told.enqueue(str(tmp_path / "never"), str(tmp_path / "began"))
         until(lambda: lines(tmp_path / "began"))
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(DEADLINE)
     assert client.hget(keys.job_key(id), "status") == b"queued"
     assert texts(client, id) == ["begins"]
 

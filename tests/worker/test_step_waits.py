@@ -587,7 +587,7 @@ def test_steps_live_as_long_as_their_record(client, runs, end):
         return
     assert id.status == end
     assert 60 < client.ttl(keys.job_key(id)) <= 80
-    assert client.ttl(keys.steps_key(id)) == client.ttl(keys.job_key(id))
+    assert client.expiretime(keys.steps_key(id)) == client.expiretime(keys.job_key(id))
 
 
 def test_a_new_job_of_an_id_does_not_go_on_behind_the_steps_of_an_earlier_one(client, runs):

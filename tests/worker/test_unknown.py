@@ -47,10 +47,11 @@ def test_an_unknown_job_goes_back_with_its_retries_untouched_and_a_newer_worker_
     id = pool_jobs.add.options(retries=3).enqueue(1)
     known = client.hget(keys.job_key(id), "data")
     client.hset(keys.job_key(id), "data", DATA)
+    before = time.time()
     assert tried(client).status == "scheduled"
     record = reader.read(client, id)
     assert (record.status, record.attempts, record.retries_left) == ("scheduled", 0, 3)
-    assert 0 < client.zscore("rq:scheduled:default", id) - time.time() < 2
+    assert before + 1 <= client.zscore("rq:scheduled:default", id) <= time.time() + 1
     fall_due(client, id)
     assert tried(client).status == "scheduled"
     assert caplog.text.count(f"job {id} goes back: shop.tomorrow is not a registered job") == 1
@@ -67,7 +68,8 @@ def test_the_pauses_between_two_looks_grow_to_half_a_minute(client):
         fall_due(client, id)
         client.hset(keys.job_key(id), "unknown_since", time.time() - age)
         pauses.append(tried(client).delay)
-    assert pauses == [pytest.approx(each, abs=0.9) for each in (1, 4, 20, 30, 10)]
+    bounds = ((1, 1), (3.9, 9), (19.9, 25), (30, 30), (5, 10.1))
+    assert all(least <= pause <= most for pause, (least, most) in zip(pauses, bounds, strict=True)), pauses
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600])

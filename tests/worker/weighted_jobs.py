@@ -24,19 +24,19 @@ def decode_noting(path: str, host: str, size: int, name: str, seconds: float = 0
     note(path, f"- {name} {size} {os.getpid()} {time.monotonic():.6f}")
 
 
-@job(rate="1000/h burst 100 by {model} cost {tokens}")
+@job(rate="100/h burst 100 by {model} cost {tokens}")
 def complete(model: str, tokens: float, used: int | None = None) -> None:
     if used is not None:
         current.spent(used)
 
 
-@job(rate="1000/h burst 100 by {model} cost {tokens}", isolate=True)
+@job(rate="100/h burst 100 by {model} cost {tokens}", isolate=True)
 def complete_isolated(model: str, tokens: float, used: int) -> None:
     current.spent(used + 10)
     current.spent(used)
 
 
-@job(rate="1000/h burst 100 by {model} cost {tokens}")
+@job(rate="100/h burst 100 by {model} cost {tokens}")
 async def complete_async(model: str, tokens: float, used: int) -> None:
     await asyncio.sleep(0)
     current.spent(used)
