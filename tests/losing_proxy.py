@@ -51,7 +51,7 @@ class LosingProxy:
                     if not data:
                         return
                     if ready is client:
-                        script = b"EVALSHA" in data
+                        script = script or b"EVALSHA" in data  # a long one comes in several pieces
                         server.sendall(data)
                     elif script and self.to_lose:
                         self.to_lose -= 1
@@ -59,6 +59,7 @@ class LosingProxy:
                         self.on_loss()
                         return
                     else:
+                        script = False
                         client.sendall(data)
 
     def close(self) -> None:
