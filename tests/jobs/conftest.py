@@ -8,10 +8,16 @@ from uuid import uuid4
 
 import pytest
 
-from packmule.jobs import context
+from packmule.jobs import context, current
 from packmule.jobs.storage import Storage
 from packmule.tests.jobs.pictures import LIMITS
 from packmule.tests.jobs.s3_server import ENVIRONMENT, forget, s3_server
+
+
+@pytest.fixture(autouse=True)
+def own_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test lends to jobs, no other test's jobs have."""
+    monkeypatch.setattr(context, "resources", dict(context.resources))
 
 
 @pytest.fixture
@@ -26,6 +32,15 @@ def storage(folder: Path) -> Storage:
     storage = Storage(str(folder))
     context.provide(storage, LIMITS)
     return storage
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[context.Running]:
+    """However slow the machine is, no report is due; the jobs whose late reports nobody sends."""
+    late: list[context.Running] = []
+    monkeypatch.setattr(context.late_reports, "send", late.append)
+    monkeypatch.setattr(current, "REPORT_INTERVAL", 3600.0)
+    return late
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def listen():
     servers = []
 
     def start(post, hostname="127.0.0.1", **options):
-        server = Listening(post, hostname, 0, ready_timeout=30, **options)
+        server = Listening(post, hostname, 0, ready_timeout=60, **options)
         server.start()
         servers.append(server)
         return server
@@ -315,6 +315,7 @@ def test_a_rerun_keeps_the_message_id_and_another_mail_has_another(post):
     assert all(sent.endswith("@example.org>") for sent in ids)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_mail_that_is_sent_at_once_reports_no_progress(post):
     _, reports = performed("j1", "a@example.org", "s", "t")
     assert reports == []
@@ -742,7 +743,7 @@ def test_a_connection_idle_for_too_long_is_replaced(post, monkeypatch):
 
 
 def test_threads_that_send_at_once_use_separate_connections(listen, worker):
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=60)
 
     class Slow(Post):
         async def handle_DATA(self, server, session, envelope):  # noqa: N802
@@ -755,7 +756,7 @@ def test_threads_that_send_at_once_use_separate_connections(listen, worker):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(set(server.handler.peers)) == 2
 
 

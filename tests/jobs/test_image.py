@@ -144,10 +144,10 @@ def test_the_result_has_the_facts_in_the_order_given_and_progress_if_it_takes_a_
     assert reports[-1] == (4, 4, "renditions/job-7/tiny.jpg")
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_image_that_is_made_at_once_costs_two_calls_for_the_cache_and_no_report(
     storage, cache, monkeypatch
 ):
-    monkeypatch.setattr(context, "REPORT_INTERVAL", 60.0)
     storage.write_bytes("a.jpg", PHOTO.read_bytes())
     image("a.jpg", [{"width": 10}], "out")  # which lets the server know the scripts
     calls, reports, call = [], [], Link.call
@@ -492,8 +492,7 @@ def test_without_the_optional_resizer_pillow_is_used(storage, folder):
 
 
 @pytest.fixture
-def cache(client, storage, monkeypatch):
-    monkeypatch.setattr(context, "resources", dict(context.resources))
+def cache(client, storage):
     with Cache(client, "jobs") as lent:
         context.provide(lent)
         yield lent

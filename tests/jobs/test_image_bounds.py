@@ -306,8 +306,7 @@ def test_a_rendition_never_replaces_its_source(storage):
 
 
 @pytest.mark.usefixtures("produce")
-def test_in_a_worker_a_bomb_fails_its_job_alone_and_is_not_tried_again(storage, client, monkeypatch):
-    monkeypatch.setattr(context, "resources", dict(context.resources))
+def test_in_a_worker_a_bomb_fails_its_job_alone_and_is_not_tried_again(storage, client):
     context.provide(Cache(client, "jobs"))
     flood = chunk(b"tEXt", b"a\0b") * MAX_CHUNKS
     scans = with_scans(saved(upright(), "JPEG", progressive=True), 200)

@@ -24,8 +24,7 @@ GPS, EXIF = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif
 
 
 @pytest.fixture
-def storage(tmp_path, monkeypatch):
-    monkeypatch.setattr(context, "resources", dict(context.resources))
+def storage(tmp_path):
     storage = Storage(str(tmp_path / "store"))
     context.provide(storage, LIMITS, PresetFile(None))
     return storage

@@ -14,6 +14,7 @@ from packmule.jobs import context
 from packmule.jobs.image import UnreadableImage, image, reuse
 from packmule.jobs.image.making import Making
 from packmule.jobs.storage import Storage
+from packmule.tests.worker.pools import until
 
 WANTED = [{"width": 40}, {"width": 20, "format": "webp"}]
 
@@ -24,7 +25,6 @@ def storage(tmp_path, client, limits):
     context.provide(storage, limits, cache)
     yield storage
     cache.close()
-    context.resources.clear()
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def decoded(monkeypatch):
 
     def decode_slowly(self):
         found.append(1)
-        assert going_on.wait(30)
+        assert going_on.wait(60)
         return decode(self)
 
     monkeypatch.setattr(Making, "decode", decode_slowly)
@@ -47,14 +47,14 @@ def picture(sides: tuple[int, int] = (300, 200)) -> bytes:
     return file.getvalue()
 
 
-def test_equal_jobs_at_once_compute_once_under_names_of_their_own(storage, decoded):
+def test_equal_jobs_at_once_compute_once_under_names_of_their_own(storage, decoded, monkeypatch):
     found, going_on = decoded
+    monkeypatch.setattr(reuse, "LEASE", 60.0)
     for number in range(4):
         storage.write_bytes(f"in/{number}.png", picture())
     with ThreadPoolExecutor(4) as pool:
         results = [pool.submit(image, f"in/{number}.png", WANTED, f"out/{number}") for number in range(4)]
-        while not found:
-            pass
+        until(lambda: found)
         going_on.set()
         made = [result.result()["renditions"] for result in results]
     assert len(found) == 1
@@ -101,8 +101,7 @@ def test_a_job_waits_for_another_that_hangs_no_longer_than_its_lease(storage, de
     storage.write_bytes("in/a.png", picture())
     with ThreadPoolExecutor(2) as pool:
         results = [pool.submit(image, "in/a.png", WANTED, f"out/{number}") for number in range(2)]
-        while len(found) < 2:
-            pass
+        until(lambda: len(found) >= 2)
         going_on.set()
         assert len({result.result()["renditions"][0]["bytes"] for result in results}) == 1
 
