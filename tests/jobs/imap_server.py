@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from packmule.tests.command_line import until
+from packmule.tests.command_line import DEADLINE, until
 
 DOVECOT = shutil.which("dovecot") or next((p for p in ["/usr/sbin/dovecot"] if Path(p).exists()), "")
 PASSWORD = 'p"\\ä ss'
@@ -117,7 +117,7 @@ def _running(folder: Path, authority: Path) -> Iterator[ImapServer]:
         yield ImapServer(port, authority)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(DEADLINE)
 
 
 def _listens(port: int) -> bool:

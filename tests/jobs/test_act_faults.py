@@ -240,7 +240,7 @@ def test_results_of_a_job_that_was_retried_and_then_canceled_expire_with_it(
     id = sample_jobs.noop.enqueue()
     end(claims, "ValueError: no")
     assert acts.perform(client, "retry", [id]) == acts.perform(client, "cancel", [id]) == [Became(id, None)]
-    assert 0 < client.ttl(keys.results_key(id)) <= client.ttl(keys.job_key(id))
+    assert 0 < client.pexpiretime(keys.results_key(id)) <= client.pexpiretime(keys.job_key(id))
 
 
 def enqueue_something(dice: random.Random) -> list[str]:

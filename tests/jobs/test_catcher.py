@@ -28,7 +28,7 @@ def letter(text="t", to=("ada@example.org",), **kwargs):
 
 def connect(url):
     parts = urlsplit(url)
-    return smtplib.SMTP(parts.hostname, parts.port, timeout=30)
+    return smtplib.SMTP(parts.hostname, parts.port, timeout=60)
 
 
 def test_a_mail_is_stored_byte_for_byte_after_its_envelope(storage):
@@ -109,7 +109,7 @@ import sys, time
 from packmule.jobs.email.catcher import Catcher
 from packmule.jobs.storage import Storage
 print(Catcher(Storage(sys.argv[1])).start(), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -121,7 +121,7 @@ def test_a_kill_leaves_every_acknowledged_mail_whole_and_nothing_else(storage, t
         text=True,
     )
     try:
-        assert readable([process.stdout], 30)
+        assert readable([process.stdout], 60)
         url = process.stdout.readline().strip()
         mailer = Mailer(url, "mule@example.org")
         acknowledged = [letter(f"{n} " + "x" * 50_000, key=f"job-{n}") for n in range(10)]

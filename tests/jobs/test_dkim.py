@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import dkim
 import pytest
-from aiosmtpd.controller import Controller
 
 from packmule.jobs import context
 from packmule.jobs.email import Ledger, Mailer
@@ -25,6 +24,7 @@ from packmule.jobs.email.letter import Attachment, Content, Letter
 from packmule.jobs.email.message.compose import compose
 from packmule.tests.command_line import CommandLine, environment_in, until
 from packmule.tests.jobs.mail_server import MailServer
+from packmule.tests.jobs.test_email import Listening
 from packmule.tests.jobs.test_postfix import DAEMONS, MAIN, MASTER, POSTFIX
 from packmule.tests.jobs.test_postfix import pytestmark as needs_postfix
 from packmule.worker import Worker
@@ -180,13 +180,11 @@ class Keeping:
 
 @contextmanager
 def aiosmtpd_server() -> Iterator[tuple[int, Keeping]]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
     handler = Keeping()
-    controller = Controller(handler, "127.0.0.1", port)
+    controller = Listening(handler, "127.0.0.1", 0, ready_timeout=60)
     controller.start()
     try:
-        yield port, handler
+        yield controller.port, handler
     finally:
         controller.stop()
 

@@ -612,13 +612,14 @@ def test_a_timeout_ends_the_process_that_reads_a_workbook(storage, tmp_path):
     rezipped(good, tmp_path / "a.xlsx", "xl/worksheets/sheet1.xml", long)
     source = storage.put(tmp_path / "a.xlsx")
     children = children_of(os.getpid())
-    started = time.monotonic()
+    raised_at = []
 
     def raise_timeout():
+        raised_at.append(time.monotonic())
         raise TimedOut
 
     with pace() as second, pytest.raises(TimedOut), alarm(0.2, raise_timeout):
         file(source, to="parquet", out="out/a.parquet")
-    assert time.monotonic() - started < 0.2 + 1 * second()
+    assert time.monotonic() - raised_at[0] < 1 * second()
     assert storage.names() == [source]
-    assert children_of(os.getpid()) == children
+    assert set(children_of(os.getpid())) <= set(children)

@@ -207,7 +207,7 @@ def test_a_cancel_and_a_timeout_end_a_download(client, workers):
     with web({"/a.jpg": held}) as url, workers(2):
         ids = [
             image.options(**options).enqueue(f"{url}/a.jpg", WISH)
-            for options in ({"timeout": 120}, {"timeout": 1, "retries": 0})
+            for options in ({"timeout": 120}, {"timeout": 5, "retries": 0})
         ]
         until(lambda: held.asked == 2)
         ids[0].cancel()
@@ -227,6 +227,6 @@ def test_images_of_the_storage_go_on_in_their_process_beside_one_that_is_fetched
         until(lambda: held.asked)
         stored = [image.enqueue("in/a.jpg", [{"width": width}]) for width in range(20, 30)]
         assert {ended(client, id).status for id in stored} == {"finished"}
-        assert reader.read(client, fetched).status == "started"
+        until(lambda: reader.read(client, fetched).status == "started")
         held.going_on.set()
         assert ended(client, fetched).status == "finished"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from packmule.jobs.email.message import css
@@ -185,7 +185,7 @@ thread.start()
 thread.join()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=280, check=False
     )
 
     assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr[-500:]
@@ -233,7 +233,7 @@ pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(pieces, min_size=1, max_size=12), st.sampled_from([1, 5, 60]))
 def test_a_tree_is_never_deeper_or_larger_than_counted(some, times):
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from packmule.jobs.email.ledger import run as run_module
 from packmule.jobs.email.ledger.acts import resolve
 from packmule.jobs.email.ledger.due import DELAYS
 from packmule.jobs.email.ledger.reader import InvalidMailFilter, MailFilter
-from packmule.jobs.email.ledger.run import FRESH, MOST_AT_ONCE, QUICKLY
+from packmule.jobs.email.ledger.run import MOST_AT_ONCE, QUICKLY
 from packmule.jobs.email.ledger.verdict import await_rest
 from packmule.jobs.email.letter import Letter
 from packmule.jobs.email.outcome import Outcome, State
@@ -28,6 +28,13 @@ LATER = Outcome(State.DEFERRED, "450 4.2.0 greylisted")
 NO = Outcome(State.REFUSED, "550 5.7.1 no")
 LOST = Outcome(State.UNKNOWN, "the answer is lost")
 SEND = Send(names.send_of_key("k1"), "k1", is_counted=True)
+FRESH = 60.0
+"""What marks are fresh for here, since the machine may be slow."""
+
+
+@pytest.fixture(autouse=True)
+def long_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "FRESH", FRESH)
 
 
 def run_of(client: Redis, job: str = "j1", execution: str = "e1", send: Send = SEND, **options) -> Run:
@@ -337,10 +344,11 @@ def test_a_deferred_recipient_is_tried_after_longer_and_longer_spans_and_given_u
 def test_a_server_that_says_when_to_come_again_is_not_asked_before(client, after, due):
     run = run_of(client)
     run.reserve([ADA])
-    run.unreached([ADA], "busy", time.time() + after)
+    said_at = time.time()
+    run.unreached([ADA], "busy", said_at + after)
     run.flush()
     entry = known(client, ADA)
-    assert entry.due - entry.changed == pytest.approx(due, abs=3)
+    assert due - (time.time() - said_at) - 1 <= entry.due - entry.changed <= due + 1
     assert entry.tries == 1
 
 

@@ -63,7 +63,7 @@ def test_a_job_that_is_canceled_while_the_server_thinks_leaves_an_unknown_mail(s
     with MailServer(answers={DOT: [SILENCE]}) as post, pool(server, 1, mail=post.url):
         mail = email.enqueue(ADA, "s", "t")
         until(lambda: [each.state for each in search(client, MailFilter()).mails] == ["sending"])
-        assert control.cancel(client, mail, timeout=30) == "stopped"
+        assert control.cancel(client, mail, timeout=60) == "stopped"
         until(lambda: search(client, MailFilter([State.UNKNOWN])).mails)
         (found,) = search(client, MailFilter([State.UNKNOWN], job=str(mail))).mails
         done = resolve(client, [found], was_sent=False)

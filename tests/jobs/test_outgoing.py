@@ -18,6 +18,7 @@ from packmule.jobs.outgoing import download as download_module
 from packmule.jobs.outgoing.door import Allowed, AnswerTooLarge, InvalidTarget, NotSent, Outgoing
 from packmule.jobs.outgoing.download import DownloadFailed, download
 from packmule.observe.webhooks.signature import InvalidSecret, InvalidSignature, key_of, sign, verify
+from packmule.tests.worker.pools import until
 
 LOOPBACK = Allowed(["127.0.0.0/8"])
 
@@ -136,7 +137,6 @@ def test_an_answer_of_a_byte_at_a_time_is_cut_off(monkeypatch):
 
 
 def test_a_receiver_that_hangs_on_an_open_connection_gets_one_post(monkeypatch):
-    monkeypatch.setattr(door_module, "TOTAL_SECONDS", 0.3)
     requests = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -153,13 +153,17 @@ def test_a_receiver_that_hangs_on_an_open_connection_gets_one_post(monkeypatch):
         threading.Thread(target=serve, daemon=True).start()
         outgoing = Outgoing(f"http://127.0.0.1:{listening.getsockname()[1]}/", LOOPBACK)
         assert outgoing.post(b"", {})[0] == 200
+        monkeypatch.setattr(door_module, "TOTAL_SECONDS", 1.0)
         with pytest.raises(NotSent):
             outgoing.post(b"", {})
-    assert len(requests) == 2
+        with socket.create_connection(listening.getsockname()) as last:  # it is served after all others
+            last.sendall(b"the end")
+            until(lambda: requests[-1] == b"the end")
+    assert len(requests) == 3
 
 
 def test_a_chunk_of_less_than_nothing_is_not_read_to_its_end(monkeypatch):
-    monkeypatch.setattr(door_module, "TOTAL_SECONDS", 3)
+    monkeypatch.setattr(door_module, "TOTAL_SECONDS", 30)
     is_over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -168,7 +172,7 @@ def test_a_chunk_of_less_than_nothing_is_not_read_to_its_end(monkeypatch):
             with connection, suppress(OSError):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
                 connection.sendall(bytes(1_000_000))
-                is_over.wait(30)
+                is_over.wait(60)
 
         threading.Thread(target=flood, daemon=True).start()
         with pytest.raises(NotSent, match="LineTooLong"):
@@ -238,7 +242,7 @@ def test_a_download_is_cut_when_it_trickles_and_a_cut_file_is_no_success(tmp_pat
 
             threading.Thread(target=trickle, daemon=True).start()
             url = f"http://127.0.0.1:{listening.getsockname()[1]}/a.jpg"
-            with pytest.raises(DownloadFailed, match=r"took longer than (300|2[0-9]+) ms"):
+            with pytest.raises(DownloadFailed, match=r"took longer than [0-9.]+ ms"):
                 download(url, tmp_path / "a.jpg", 10_000, LOOPBACK)
 
 

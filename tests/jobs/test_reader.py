@@ -163,7 +163,7 @@ def test_a_wait_ends_when_the_job_does(client, claims):
     id = sample_jobs.noop.enqueue()
     ending = threading.Timer(0.2, finish, (claims, "done"))
     ending.start()
-    assert reader.wait(client, id, timeout=10).result == "done"
+    assert reader.wait(client, id, timeout=60).result == "done"
     ending.join()
 
 
@@ -172,7 +172,7 @@ def test_a_wait_that_times_out_reports_the_status(client):
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=rf"^job {id} is still queued after 200 ms$"):
         reader.wait(client, id, timeout=0.2)
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < 60
 
 
 def test_a_wait_with_a_timeout_of_zero_returns_an_ended_job(client, claims):
@@ -186,7 +186,7 @@ def test_a_wait_for_a_job_that_leaves_no_record_raises_no_such_job(client, claim
     ending = threading.Timer(0.1, finish, (claims,))
     ending.start()
     with pytest.raises(NoSuchJob):
-        reader.wait(client, id, timeout=10)
+        reader.wait(client, id, timeout=60)
     ending.join()
 
 
@@ -196,8 +196,8 @@ def test_a_wait_for_a_job_that_leaves_no_record_raises_no_such_job(client, claim
 def test_ended_jobs_are_listed_with_the_newest_first(client, claims):
     ids = sample_jobs.noop.enqueue_many([()] * 2)
     for _ in ids:
-        seconds = client.time()[0]
         finish(claims)
+        seconds = client.time()[0]
         deadline = time.monotonic() + 60
         while client.time()[0] == seconds:  # RQ's scores are whole seconds
             assert time.monotonic() < deadline
@@ -278,7 +278,7 @@ def test_workers_are_listed_until_their_record_expires(client):
 
 
 def test_a_worker_whose_lease_has_ended_is_busy_no_more(client):
-    for name, ends_in in (("w1", 5), ("w2", -5)):
+    for name, ends_in in (("w1", 60), ("w2", -60)):
         client.sadd(keys.WORKERS, keys.worker_key(name))
         client.hset(keys.worker_key(name), mapping={"state": "busy", "current_job": "j1"})
         client.zadd(keys.LEASES, {name: time.time() + ends_in})

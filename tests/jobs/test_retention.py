@@ -145,11 +145,11 @@ def test_what_a_schedule_names_is_in_use_until_it_is_removed(client):
 
 def test_what_a_claimed_job_names_is_in_use_before_it_is_marked_as_started(client, claims):
     Client(client).enqueue(sample_jobs.echo, "converted/claimed/a.parquet")
-    client.zadd(keys.LEASES, {"w1": time.time() + 10})
+    client.zadd(keys.LEASES, {"w1": time.time() + 60})
     (claimed,) = claims.finish_and_claim("c1", [], 1).jobs
     assert is_used("converted/claimed/a.parquet", in_use(client))
     client.lpush(keys.waiting_key("w2"), client.hdel(keys.claims_key("w1"), claimed.id) and claimed.id)
-    client.zadd(keys.LEASES, {"w2": time.time() + 10})
+    client.zadd(keys.LEASES, {"w2": time.time() + 60})
     assert is_used("converted/claimed/a.parquet", in_use(client))
 
 

@@ -195,6 +195,8 @@ def test_pages_go_on_and_end_without_any_time_to_look(client, claims, monkeypatc
 
 def test_finished_jobs_are_collected_and_failures_are_not(client, claims, monkeypatch):
     monkeypatch.setattr(statistics, "MOST_AN_ENTRY", 64)
+    for interval in ("INTERVAL", "INDEX_INTERVAL"):
+        monkeypatch.setattr(statistics, interval, 3600.0)
     claims.statistics.clear_index()
     claims.statistics.clear()
 

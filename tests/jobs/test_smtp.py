@@ -16,6 +16,7 @@ import pytest
 
 from packmule.jobs import context
 from packmule.jobs.email import InsecureServer, Mailer, MailRefused, TemporaryFailure
+from packmule.jobs.email.delivery import route
 from packmule.jobs.email.delivery.mailer import MOST_ALONE
 from packmule.jobs.email.delivery.smtp import channel, envelope
 from packmule.jobs.email.letter import Content, Letter
@@ -346,9 +347,9 @@ def test_a_server_that_refuses_a_body_before_its_end_is_believed(mailer):
 def test_a_late_answer_to_the_body_is_waited_for_longer_than_any_other_and_the_job_is_spared(mailer):
     """The server thinks for longer than its other replies may take."""
     prolonged = []
-    with MailServer({DOT: lambda server: server.stopped.wait(3) or b"250 at last\r\n"}) as server:
+    with MailServer({DOT: lambda server: server.stopped.wait(6) or b"250 at last\r\n"}) as server:
         with context.Running("j", 1, lambda *_: None, prolong=prolonged.append):
-            book = delivered(mailer(server, options="timeout=1"), letter(0))
+            book = delivered(mailer(server, options="timeout=4"), letter(0))
         assert book.states() == {"to0@example.org": ACCEPTED}
         assert server.recipients == ["to0@example.org"]
     assert prolonged[0] == channel.MARGIN
@@ -356,9 +357,12 @@ def test_a_late_answer_to_the_body_is_waited_for_longer_than_any_other_and_the_j
 
 
 def test_a_server_that_never_answers_the_body_is_left_at_its_deadline(mailer, monkeypatch):
-    monkeypatch.setattr(channel, "BODY_TIMEOUT", 1.0)
+    def begin(letter: Letter) -> bool:
+        monkeypatch.setattr(channel, "BODY_TIMEOUT", 1.0 if letter.message_id == "<0@example.org>" else 60.0)
+        return True
+
     with MailServer({DOT: [SILENCE]}) as server:
-        book = delivered(mailer(server), letter(0), letter(1))
+        book = delivered(mailer(server), letter(0), letter(1), book=Book(begin))
         assert book.states() == {"to0@example.org": UNKNOWN, "to1@example.org": ACCEPTED}
         assert "did not answer in time" in book.reply("to0@example.org")
 
@@ -485,7 +489,8 @@ def test_a_421_to_a_recipient_lets_its_domain_wait_and_the_others_go_on(mailer):
 )
 def test_a_server_can_neither_hold_nor_fill_a_worker(mailer, step, answer, why):
     with MailServer({step: answer}) as server:
-        sender, book = mailer(server, options="timeout=1"), Book()
+        seconds = 1 if answer is SILENCE else 60
+        sender, book = mailer(server, options=f"timeout={seconds}"), Book()
         with pytest.raises((TemporaryFailure, MailRefused), match=why) as refused:
             sender.deliver([letter(0), letter(1)], book)
         assert (refused.type is MailRefused) == (answer == b"554 5.7.1 go away\r\n")
@@ -599,6 +604,13 @@ def test_a_forked_child_opens_its_own_connection_and_leaves_that_of_its_parent(m
 # Several servers
 
 
+@pytest.fixture
+def long_rest(monkeypatch):
+    """A server that failed rests for longer than any test takes."""
+    monkeypatch.setattr(route, "FIRST_REST", 60.0)
+
+
+@pytest.mark.usefixtures("long_rest")
 @pytest.mark.parametrize(
     ("step", "answer"), [("greeting", b"421 busy\r\n"), ("MAIL", HANG_UP), ("DATA", b"421 busy\r\n")]
 )
@@ -619,7 +631,7 @@ def test_no_second_server_gets_a_mail_that_the_first_may_have(mailer):
 
 
 def test_a_server_that_failed_is_asked_again_after_its_rest(mailer, monkeypatch):
-    monkeypatch.setattr("packmule.jobs.email.delivery.route.FIRST_REST", 0.01)
+    monkeypatch.setattr(route, "FIRST_REST", 0.01)
     with MailServer({"greeting": [b"421 busy\r\n"]}) as first, MailServer() as second:
         sender = mailer(first, second)
         delivered(sender, letter(0))
@@ -629,13 +641,14 @@ def test_a_server_that_failed_is_asked_again_after_its_rest(mailer, monkeypatch)
         assert (first.recipients, second.recipients) == (["to1@example.org"], ["to0@example.org"])
 
 
+@pytest.mark.usefixtures("long_rest")
 def test_while_all_servers_rest_an_error_says_so_until_when(mailer):
     with MailServer({"greeting": b"421 busy\r\n"}) as first, MailServer({"greeting": HANG_UP}) as second:
         sender = mailer(first, second)
         for _ in range(3):
             with pytest.raises(TemporaryFailure, match=r"421 busy \(and 1 more failed\)") as refused:
                 sender.deliver([letter(0)], Book())
-            assert 0 <= refused.value.retry_at - time.time() <= 1
+            assert 0 <= refused.value.retry_at - time.time() <= route.FIRST_REST
         assert (first.connections, second.connections) == (1, 1)
 
 
@@ -760,6 +773,7 @@ def test_the_words_of_a_server_are_one_printable_bounded_line(mailer, words):
 # Servers that say what makes no sense
 
 
+@pytest.mark.usefixtures("long_rest")
 @pytest.mark.parametrize("extensions", BOTH)
 @pytest.mark.parametrize(
     ("step", "answer"), [("DATA", b"250 fine\r\n"), ("RCPT to0@example.org", b"354 go on\r\n")]
@@ -771,6 +785,7 @@ def test_an_answer_that_does_not_fit_its_command_takes_no_mail(mailer, extension
         assert (server.recipients, len(second.recipients)) == ([], 2)
 
 
+@pytest.mark.usefixtures("long_rest")
 @pytest.mark.parametrize("extensions", BOTH)
 def test_an_answer_before_the_body_confirms_no_mail(mailer, extensions):
     answers = {"DATA": [b"354 go on\r\n250 2.0.0 queued\r\n"], DOT: [b"554 5.7.1 no\r\n"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from packmule import current
@@ -93,7 +93,7 @@ class World:
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions, instants)
 def test_a_flow_does_each_step_once_but_for_what_a_crash_left_unwritten(flow, crashes):
     world, found = World(flow), None
@@ -112,7 +112,7 @@ def test_a_flow_does_each_step_once_but_for_what_a_crash_left_unwritten(flow, cr
     assert sorted(places) == list(range(1, len(flow) + 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions.filter(bool), st.data())
 def test_a_flow_that_loses_a_recorded_step_is_refused(flow, data):
     flow = ["step" if action == "fails" else action for action in flow]

@@ -257,6 +257,9 @@ def test_a_forked_process_opens_it_though_a_thread_had_the_lock_of_its_library(b
     with fsspec.asyn.get_lock():
         pid = os.fork()
         if pid == 0:
-            signal.alarm(30)  # ends the process if it hangs
-            os._exit(0 if storage.read_bytes("a.txt") == b"x" else 1)
+            try:
+                signal.alarm(120)  # ends the process if it hangs
+                os._exit(0 if storage.read_bytes("a.txt") == b"x" else 1)
+            finally:
+                os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -23,7 +23,7 @@ from packmule.jobs.files import NotATable, TooManyRefused, file
 from packmule.jobs.input_limits import InputLimits
 from packmule.jobs.storage import Storage
 
-EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 TEXT = st.text(
     st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\r\t,;|\"'\\ "), max_size=12

