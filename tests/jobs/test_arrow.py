@@ -191,8 +191,14 @@ def test_each_type_is_read_as_what_holds_its_values(storage, name):
     if kind is not None:
         assert file("a.arrow")["columns"][0] == {"name": "v", "type": kind}
     assert [row[0] for row in rows_of(storage, "a.arrow")] == values
-    for out in ("o.csv", "o.jsonl", "o.xlsx", "o.ods", "o.arrow"):
-        assert file("a.arrow", out=out)["rows"] == len(values)
+
+
+@pytest.mark.parametrize("out", ["o.csv", "o.jsonl", "o.xlsx", "o.ods", "o.arrow"])
+def test_each_type_becomes_a_column_of_each_format(storage, out):
+    first = {name: column.slice(0, 1) for name, (column, _, _) in CELLS.items()}
+    storage.write_bytes("a.arrow", packed(pa.table(first)))
+    result = file("a.arrow", out=out)
+    assert (result["rows"], [each["name"] for each in result["columns"]]) == (1, [*CELLS])
 
 
 def test_a_dense_union_is_refused_and_a_sparse_one_is_not(storage):
