@@ -22,7 +22,7 @@ from packmule.tests.fork_server import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 UNSET = dict.fromkeys([variable for variable, _ in VARIABLES.values()] + ["REDIS_URL", "PORT"])
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 SHOP = """
 from packmule import current, job

@@ -211,15 +211,14 @@ def test_a_file_already_in_the_storage_is_named_with_store(here: Run, storage: P
     ],
 )
 def test_a_job_that_fails_gives_its_reason_in_one_line_and_exit_code_1(
-    here: Run, storage: Path, tmp_path: Path, words: tuple[str, ...], reasons: tuple[str, ...]
+    here: Run, redis: Redis, storage: Path, tmp_path: Path, words: tuple[str, ...], reasons: tuple[str, ...]
 ) -> None:
     (tmp_path / "text.jpg").write_text("these are words\n")
     (tmp_path / "photo.csv").write_bytes(Path(PHOTO).read_bytes())
-    began = time.monotonic()
     said = complaint(here("enqueue", *words, "--wait"), 1)
-    assert time.monotonic() - began < 10, "it was retried although nothing would have changed"
     assert all(reason in said for reason in reasons), said
-    assert re.search(r"job [0-9a-f]{32} failed: ", said)
+    (id,) = re.findall(r"job ([0-9a-f]{32}) failed: ", said)
+    assert reader.read(redis, id).attempts == 0, "it was retried although nothing would have changed"
     left = [path for path in storage.rglob("*") if path.is_file() and path.parts[-2] == ".tmp"]
     assert left == []
 
@@ -237,10 +236,10 @@ def test_in_and_at_run_a_job_at_that_time(here: Run) -> None:
         return created, started
 
     created, started = waited("--in", "1s")
-    assert timedelta(seconds=0.99) < started - created < timedelta(seconds=10)
+    assert timedelta(seconds=0.99) < started - created < timedelta(seconds=30)
     due = datetime.now(UTC) + timedelta(seconds=1)
     created, started = waited("--at", due.astimezone().replace(tzinfo=None).isoformat())
-    assert due - timedelta(milliseconds=10) < started < due + timedelta(seconds=10)
+    assert due - timedelta(milliseconds=10) < started < due + timedelta(seconds=30)
 
 
 @pytest.mark.usefixtures("workers")

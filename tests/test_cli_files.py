@@ -178,7 +178,7 @@ def test_workers_prune_as_the_scheduler_says(packmule, storage, client):
     assert planned.kwargs == {"keep": 30.0 * DAY, "most": None}
     with packmule.workers(lambda: client.scard(keys.WORKERS)):
         handle = Client(client).enqueue(files_prune, **planned.kwargs)
-        assert handle.result(timeout=30) == {
+        assert handle.result(timeout=60) == {
             "files": 1,
             "bytes": 1000,
             "deleted": 1,

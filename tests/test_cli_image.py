@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -321,7 +320,7 @@ def is_up(address: str) -> bool:
     try:
         with urlopen(address, timeout=DEADLINE) as answer:
             return bool(answer.status == 200)
-    except URLError:
+    except OSError:
         return False
 
 

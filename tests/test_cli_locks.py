@@ -45,7 +45,7 @@ def clients(nodes: list[EmbeddedServer]) -> Iterator[list[Redis]]:
 
 @pytest.fixture
 def redlock(clients: list[Redis]) -> Iterator[Redlock]:
-    made = Redlock(clients, timeout=2.0)
+    made = Redlock(clients, longest_ttl=600, timeout=2.0)
     yield made
     made.close()
 
@@ -114,7 +114,7 @@ def test_what_a_minority_has_and_a_node_that_is_silent_are_told(
     assert pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        with redlock.acquire("held"):
+        with redlock.acquire("held", ttl=60):
             shown = output(here("locks"))
             found = json.loads(output(here("locks", "--json")))
     finally:
@@ -129,7 +129,7 @@ def test_what_a_minority_has_and_a_node_that_is_silent_are_told(
 def test_a_released_lock_is_free_and_the_next_holder_has_a_higher_token(
     packmule: CommandLine, here: Run, redlock: Redlock
 ) -> None:
-    lock = redlock.acquire("report", renew=False, ttl=30)
+    lock = redlock.acquire("report", renew=False, ttl=600)
     assert packmule.run("locks", "release", "report").returncode == 130  # nobody there who could answer
     assert redlock_holds(here, "report")
     said = output(packmule.run("locks", "release", "report", "--yes"))
@@ -149,7 +149,7 @@ def redlock_holds(here: Run, name: str) -> bool:
 def test_it_asks_before_it_releases(
     packmule: CommandLine, here: Run, redlock: Redlock, answer: str, code: int, left: bool
 ) -> None:
-    redlock.acquire("asked", renew=False)
+    redlock.acquire("asked", renew=False, ttl=600)
     done = subprocess.run(
         [sys.executable, "-m", "packmule", "locks", "release", "asked"],
         cwd=packmule.cwd,
@@ -157,7 +157,7 @@ def test_it_asks_before_it_releases(
         input=answer,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, "Release it?" in done.stdout) == (code, True), done
@@ -165,10 +165,10 @@ def test_it_asks_before_it_releases(
 
 
 def test_a_lock_that_passed_on_meanwhile_is_left_alone(redlock: Redlock, clients: list[Redis]) -> None:
-    first = redlock.acquire("quick", renew=False)
+    first = redlock.acquire("quick", renew=False, ttl=600)
     (shown,) = lock_state(clients, "quick").locks
     first.release()
-    second = redlock.acquire("quick", renew=False)
+    second = redlock.acquire("quick", renew=False, ttl=600)
     with pytest.raises(LockNotReleased, match="passed to another holder"):
         release(clients, shown)
     assert second.extend() > 0

@@ -56,6 +56,8 @@ def filled(client: Redis) -> Iterator[list[str]]:
             queue.enqueue_in(timedelta(hours=1), "operator.add", 1, 2),
         ]
         ids += [job.id for job in jobs]
+    for key in client.keys("*"):
+        client.persist(key)  # or it would be gone before a slow machine has looked
     yield ids
     for signum, handler in handlers.items():  # RQ's workers leave theirs
         signal.signal(signum, handler)

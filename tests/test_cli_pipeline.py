@@ -114,7 +114,7 @@ def test_a_folder_is_watched_until_a_signal(
         drained(server, storage=tmp_path / "store")
         until(lambda: len(list((inbox / "done").glob("*"))) == 3)
         watching.send_signal(signal.SIGTERM)
-        assert watching.wait(30) == 0
+        assert watching.wait(60) == 0
     assert len(flows(client)) == 3
 
 

@@ -11,7 +11,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys
-from packmule.tests.command_line import CommandLine, complaint, environment_in
+from packmule.tests.command_line import DEADLINE, CommandLine, complaint, environment_in
 
 TALK = """
 
@@ -92,7 +92,7 @@ def test_they_are_followed_until_the_job_ends(packmule: CommandLine, tmp_path: P
         gate.touch()
         assert untimed(logs.stdout.read()) == RUN[1:]
         assert output.stdout.read() == 'two\n\\x1b[2J\n{"three":3}\n'
-        assert logs.wait(20) == output.wait(20) == 0
+        assert logs.wait(DEADLINE) == output.wait(DEADLINE) == 0
 
 
 def test_what_was_dropped_is_told_on_standard_error(packmule: CommandLine, client: Redis) -> None:

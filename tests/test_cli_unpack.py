@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -143,4 +144,5 @@ def kill_children(pool: int) -> None:
     """Kill a pool's processes, and those of their isolated jobs."""
     for worker in children_of(pool):
         for each in (*children_of(worker), worker):
-            os.kill(each, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a job's process that has just ended
+                os.kill(each, signal.SIGKILL)

@@ -90,7 +90,7 @@ def test_rqs_retry_holds_here(queue, work, client, tmp_path):
     assert len((tmp_path / "a").read_text().splitlines()) == 3
     assert at_once.get_status() == "failed"
     assert later.get_status() == "scheduled"
-    assert client.zscore("rq:scheduled:default", later.id) == pytest.approx(time.time() + 60, abs=5)
+    assert client.zscore("rq:scheduled:default", later.id) == pytest.approx(time.time() + 60, abs=30)
 
 
 def test_what_nobody_registered_goes_back_and_fails_in_the_end_with_its_reason(queue, work, client):
@@ -201,7 +201,7 @@ def test_rqs_command_line_runs_our_worker(queue, server, client):
     ]
     command += ["--worker-class", "packmule.worker.Worker", "--serializer", "rq.serializers.JSONSerializer"]
     command[2] = "import packmule.tests.worker.pool_jobs; from rq.cli import main; main()"
-    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert job.return_value(refresh=True) == 21
 
@@ -223,6 +223,6 @@ def test_rq_info_counts_our_jobs(queue, work, server):
     work()
     pool_jobs.add.enqueue(1)
     command = [sys.executable, "-c", "from rq.cli import main; main()", "info", "--raw", "-u", server.url]
-    shown = subprocess.run(command, capture_output=True, timeout=30, check=True).stdout.decode()
+    shown = subprocess.run(command, capture_output=True, timeout=100, check=True).stdout.decode()
     (line,) = re.findall(r"^queue (.*)$", shown, re.MULTILINE)
     assert line == "default 1, 0 executing, 1 finished, 0 failed"

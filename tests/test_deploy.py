@@ -40,7 +40,7 @@ def compose(*flags: str, override: Path | None = None, **changes: str) -> dict[s
     for file in filter(None, [ROOT / "docker-compose.yml", override]):
         command += ["--file", str(file)]
     command += ["config", "--format", "json"]
-    done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     for service in found["services"].values():  # what is None is not set
@@ -265,7 +265,7 @@ def test_make_installs_with_the_python_behind_an_active_environment() -> None:
     active = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
     active.pop("PYTHON", None)
     done = subprocess.run(
-        command, cwd=ROOT, env=active, capture_output=True, text=True, timeout=30, check=True
+        command, cwd=ROOT, env=active, capture_output=True, text=True, timeout=100, check=True
     )
     (python,) = set(re.findall(r"^(\S+) -m pip ", done.stdout, re.MULTILINE))
     assert Path(python).is_absolute()
@@ -273,7 +273,7 @@ def test_make_installs_with_the_python_behind_an_active_environment() -> None:
 
 
 def test_make_alone_lists_what_can_be_made() -> None:
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True).stdout
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony
     assert re.findall(r"^make ([\w-]+)", shown, re.MULTILINE) == phony[1].split()
@@ -282,4 +282,4 @@ def test_make_alone_lists_what_can_be_made() -> None:
 def test_the_continuous_integration_script_can_be_run() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
-    subprocess.run(["bash", "-n", str(script)], check=True, timeout=30)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=100)

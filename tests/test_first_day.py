@@ -13,7 +13,7 @@ from redis import Redis
 
 from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import keys, reader
-from packmule.tests.command_line import CommandLine, complaint, environment_in, until
+from packmule.tests.command_line import CommandLine, complaint, environment_in, free_port, until
 
 JOBS = """
 import time
@@ -106,8 +106,7 @@ def test_an_endless_loop(working: CommandLine) -> None:
 
 
 def test_a_redis_that_is_not_there(user: CommandLine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"redis://:s3cret@127.0.0.1:{port}/0"
     for words in (("enqueue", "call", "mill.report", "month=5"), ("status",), ("job", "show", "2a9f")):
         said = complaint(user.run(*words, PACKMULE_REDIS_URL=url), 3)

@@ -18,7 +18,7 @@ from packmule.coordination.redis.embedded_server import EmbeddedServer
 from packmule.jobs import context, keys, reader
 from packmule.terminal.banner import _wrapped
 from packmule.terminal.logs import INDENT, AsJson, AsText
-from packmule.tests.command_line import CommandLine, environment_in, until
+from packmule.tests.command_line import DEADLINE, CommandLine, environment_in, until
 from packmule.worker.process.job_log import FinishedRecord
 
 JOBS = """
@@ -47,11 +47,11 @@ def again():
 def dies():
     os._exit(3)
 
-@job(timeout=1)
+@job(timeout=3)
 def late():
     time.sleep(60)
 
-@job(timeout=1, isolate=True)
+@job(timeout=3, isolate=True)
 def late_isolated():
     try:
         time.sleep(60)
@@ -235,7 +235,7 @@ def test_a_drain_says_what_it_waits_for_and_what_it_cuts_short(packmule: Command
     with packmule.started("worker", "--processes", "1", "--no-scheduler", "--grace", "1s") as process:
         until((tmp_path / "begun").exists, "the job")
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=DEADLINE)
     assert re.search(
         rf"the pool stops, and waits up to [\d.]+ m?s for 1 job: {id}, [\d.]+ m?s so far; a second signal",
         said,
@@ -273,7 +273,7 @@ def test_a_pool_its_workers_and_its_scheduler_say_once_that_redis_is_away_and_ba
         until(lambda: "redis is back" in log.read_text(), "its end")
         until(lambda: log.read_text().count(": leads") > 1, "a leader")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=DEADLINE)
     said = log.read_text()
     assert (said.count("redis is away"), said.count("redis is back")) == (1, 1), said
 

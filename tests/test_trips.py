@@ -24,7 +24,7 @@ from packmule.observe import blocked
 from packmule.scheduler.leader import Leadership
 from packmule.scheduler.schedules import periodic_enqueuer
 from packmule.scheduler.schedules.periodic_enqueuer import PeriodicEnqueuer
-from packmule.tests.command_line import ROOT
+from packmule.tests.command_line import ROOT, until
 from packmule.tests.worker import executor_jobs, limited_jobs, pool_jobs, talking_jobs
 from packmule.worker.order import Strict
 from packmule.worker.process import outcome, saying, statistics
@@ -236,7 +236,7 @@ def idle(client: Redis, name: str) -> IdleWait:
 
 def test_a_plain_job_makes_few_moves_between_few_files_of_the_worker():
     command = [sys.executable, "benchmarks/journey.py"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100).stdout
     moves, files = re.findall(r"under worker/: (\d+) moves between (\d+) files", said)[0]
     assert int(moves) <= 40, said
     assert int(files) <= 8, said
@@ -319,8 +319,8 @@ def test_a_cache_hit_is_one_trip_with_tags_too_and_a_miss_three(client, trips):
 
 def test_schedules_that_are_due_at_once_share_a_few_trips(client, trips, monkeypatch):
     monkeypatch.setattr(periodic_enqueuer, "LONGEST_ROUND", 60)  # seconds, for a busy machine
-    leadership = Leadership(client)
-    assert leadership.hold()
+    leadership = Leadership(client, term=60)
+    until(leadership.hold, "the lead")
     enqueuer = PeriodicEnqueuer(Client(client))
     for number in range(90):
         schedule_store.put(client, schedule(f"s{number}", {"job": pool_jobs.noop.job.name, "every": "1h"}))

