@@ -15,9 +15,11 @@ from packmule.tests.jobs.s3_server import ENVIRONMENT, forget, s3_server
 
 
 @pytest.fixture(autouse=True)
-def own_resources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test lends to jobs, no other test's jobs have."""
-    monkeypatch.setattr(context, "resources", dict(context.resources))
+def own_resources() -> Iterator[None]:
+    """What a test lends to jobs, no other test's jobs have, even if it undoes its own patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context, "resources", dict(context.resources))
+        yield
 
 
 @pytest.fixture
