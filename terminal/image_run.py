@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 LOCK_TTL = 10.0
+LOCK_WAIT = 1.0
+"""Seconds: a server that writes to a slow disk may answer late once."""
 
 
 class FolderInUse(Conflict, RuntimeError):
@@ -171,7 +173,7 @@ def _lock_held(app: App, target: Target, out: str) -> Iterator[Lock]:
     redlock = Redlock(app.lock_nodes())
     try:
         try:
-            lock = redlock.acquire(f"images in {target.locate(manifest.NAME)}", ttl=LOCK_TTL, wait=0)
+            lock = redlock.acquire(f"images in {target.locate(manifest.NAME)}", ttl=LOCK_TTL, wait=LOCK_WAIT)
         except NotAcquired:
             raise FolderInUse(
                 f"another command is making renditions in {out}: wait until it ends, "
