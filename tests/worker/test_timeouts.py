@@ -33,7 +33,7 @@ def test_a_job_past_its_timeout_gets_an_exception_and_may_clean_up(server, clien
     assert lines(notes) == ["begin", "CancelledError" if executor == "async" else "JobTimeoutException"]
     assert (info.status, info.deaths) == ("failed", 0)
     assert info.reason == "JobTimeoutException: the job ran longer than its timeout of 1 s"
-    assert 0.9 < seconds_of(info) < 1 + 4 * second()
+    assert 0.9 < seconds_of(info) < 1 + 2 * second()
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -49,7 +49,7 @@ def test_a_job_that_ignores_its_timeout_is_killed_whatever_it_does(server, clien
     for how, info in found.items():
         assert (info.status, info.deaths) == ("failed", 0), how
         assert "its timeout of 1 s" in info.reason, how
-        assert seconds_of(info) < 1 + 4 * second(), how
+        assert seconds_of(info) < 1 + 2 * second(), how
     assert "was killed with its process" in found["swallow"].reason
 
 
