@@ -56,6 +56,14 @@ def note_when_told(path: str, gate: str, text: str) -> str:
 
 
 @job
+async def wait_until_told(path: str, gate: str, text: str) -> str:
+    note(path, f"begin {text}")
+    while not Path(gate).exists():
+        await asyncio.sleep(0.01)
+    return text
+
+
+@job
 def note_until_stopped(path: str, text: str) -> str:
     """Ends when its worker has been told to stop."""
     note(path, f"begin {text}")

@@ -17,6 +17,7 @@ from packmule.jobs import keys, reader, wire
 from packmule.jobs.interrupts import Interrupted, Stopped
 from packmule.tests.worker import executor_jobs, pool_jobs
 from packmule.tests.worker.pools import DEADLINE, children_of, ended, is_alive, lines, pool, until
+from packmule.worker import Worker
 from packmule.worker.deadlines import LOOK
 from packmule.worker.options import WorkerOptions
 from packmule.worker.process.call import Call
@@ -27,6 +28,7 @@ from packmule.worker.process.executors.fork import FORK_AGAIN_SECONDS
 from packmule.worker.process.executors.interruption import Interruption
 from packmule.worker.process.outcome import Outcome
 from packmule.worker.process.performer import Performer
+from packmule.worker.process.worker import Worker as ProcessWorker
 from packmule.worker.scoreboard import Scoreboard
 
 WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -48,6 +50,29 @@ def test_threads_run_as_many_jobs_at_once_as_there_are_and_each_keeps_its_result
         assert [ended(client, id).result for id in sums] == list(range(1, 21))
     assert len({pid for pid, _ in results}) == 1
     assert 2 < len({name for _, name in results}) <= 20
+
+
+@pytest.mark.parametrize("kind", ["threads", "async"])
+def test_jobs_that_all_end_while_a_worker_looks_for_room_leave_none_waiting(
+    client, tmp_path, kind, monkeypatch
+):
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    look = ProcessWorker._room
+
+    def look_long(worker: ProcessWorker) -> int:
+        room = look(worker)
+        if not room and worker.completer.running:
+            gate.touch()
+            until(lambda: not worker.completer.running)
+        return room
+
+    monkeypatch.setattr(ProcessWorker, "_room", look_long)
+    waits = pool_jobs.note_when_told if kind == "threads" else pool_jobs.wait_until_told
+    ids = waits.enqueue_many([(str(notes), str(gate), str(number)) for number in range(6)])
+    worker = Worker(["default"], connection=client, options=WorkerOptions(threads=2, tasks=2))
+    worker.work(burst=True)
+    assert gate.exists()
+    assert {reader.read(client, id).status for id in ids} == {"finished"}
 
 
 def test_async_jobs_run_a_hundred_at_once_in_one_thread(server, client):

@@ -117,9 +117,8 @@ class Worker:
         callbacks = callbacks or Callbacks(client, Registered(Allowed(options.webhook_allow)))
         self.performer = Performer(
             progress.report, progress.save, lambda: self.stopping, options.max_result_bytes,
-            callbacks.lookup, callbacks.call_for, note_error, options.unknown_for,
-            progress.remember, progress.spend, self.fetcher.saying.hear,
-            scoreboard.prolong, scoreboard.watched,
+            callbacks.lookup, callbacks.call_for, note_error, options.unknown_for, progress.remember,
+            progress.spend, self.fetcher.saying.hear, scoreboard.prolong, scoreboard.watched,
         )  # fmt: skip
         self.performer.claims = keys.claims_key(name)
         self.executors = executors_of(self.performer, scoreboard, options, self._record_crash, name)
@@ -169,8 +168,9 @@ class Worker:
     def _work(self) -> None:
         idle_since = time.monotonic()
         while not self.stopping or self.completer.is_busy:
-            room = self._room()
-            claim = self.fetcher.exchange(self.completer.drain(), room)
+            outcomes = self.completer.drain()
+            room = self._room()  # afterwards: a job that ends now has an outcome, for which it looks again
+            claim = self.fetcher.exchange(outcomes, room)
             if claim.jobs or claim.unreadable:
                 self._perform_all(claim, room)
             has_more = claim.next_due == 0  # behind ids that it could not take
