@@ -183,13 +183,13 @@ class Worker:
             self._wait(is_busy, room)
 
     def _room(self) -> int:
-        """How many jobs may be claimed now: only as many as can start at once, while others run."""
+        """How many jobs may be claimed now: with threads, or while others run, as many as can start."""
         if self.stopping:
             return 0
         if self.fetcher.skipped and self.executors["isolated"].free:
             self.fetcher.skipped.clear()
         room = self.options.most
-        if self.completer.running:
+        if self.completer.running or self.options.threads > 1:
             room = min(each.free for kind, each in self.executors.items() if kind != "isolated")
         if self.options.max_jobs is not None:
             room = min(room, self.options.max_jobs - self.performed)
