@@ -68,8 +68,7 @@ def meant(name: str, known: Iterable[str]) -> str | None:
     module, _, last = name[-LONGEST_NAME:].rpartition(".")
     those_of_it_last = sorted(known, key=lambda each: each.rpartition(".")[0] == module)
     by_end = {each.rpartition(".")[2]: each for each in those_of_it_last}
-    far = {end: _mistakes(last.lower(), end.lower()) for end in by_end}
-    near = {end: mistakes for end, mistakes in far.items() if mistakes is not None}
+    near = {end: far for end in by_end if (far := _mistakes(last.lower(), end.lower())) is not None}
     if not near and len(last) >= SHORTEST_BEGINNING:
         near = {end: len(end) for end in by_end if end.lower().startswith(last.lower())}
     return by_end[min(near, key=near.__getitem__)] if near else None

@@ -144,8 +144,7 @@ def known(client: Redis, names: Iterable[str]) -> list[StoredSchedule]:
     found = {entry.name: entry for entry in entries(client, wanted)}
     if unknown := [name for name in wanted if name not in found]:
         # A declared schedule has its job's name, with hyphens for dots.
-        there = [each.name for each in entries(client)]
-        near = meant(unknown[0].replace(".", "-"), there) if len(unknown) == 1 else None
+        near = meant(unknown[0].replace(".", "-"), _pairs(client)) if len(unknown) == 1 else None
         hint = f"did you mean {near}?" if near else "see packmule schedule list"
         raise NoSuchSchedule(f"no schedule is called {' or '.join(map(repr, unknown))}: {hint}")
     return [found[name] for name in wanted]

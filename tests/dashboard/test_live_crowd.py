@@ -134,4 +134,5 @@ def test_of_ten_thousand_streams_those_past_the_bound_are_refused_and_pages_go_o
         process.terminate()
         assert process.wait(DEADLINE) == 0
     # A busy machine may also say that Redis was away, and is back.
-    assert len(log.read_text().splitlines()) < 10, "refusals fill no log"
+    said = [line for line in log.read_text().splitlines() if "Redis" not in line]
+    assert len(said) == 1, "refusals fill no log"

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from redis import Redis
 
 from packmule.dashboard.viewer import Role, Viewer
+from packmule.jobs.email.templating import allowance
 from packmule.tests.dashboard.browser import NARROW, WIDE, opened, shoot, sideways
 from packmule.tests.dashboard.visits import Visit, visiting
 
@@ -130,19 +131,19 @@ def test_what_makes_no_mail_is_one_line(visit: Visit, query: dict[str, str], sai
         ("{% include 'gone.html' %}", "'gone.html', which does not exist"),
         ("{{ x | nosuch }}", "nosuch"),
         ("\udcff", "its file is not UTF-8"),
-        (
-            "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-            "steps|processor time",
-        ),
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "steps"),
     ],
 )
-def test_a_broken_template_is_named_with_its_line(visit: Visit, folder: Path, source: str, said: str) -> None:
+def test_a_broken_template_is_named_with_its_line(
+    visit: Visit, folder: Path, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowance, "MAX_CPU", 60.0)  # steps take longer on a slow machine
     (folder / "bad.html").write_bytes(source.encode(errors="surrogateescape"))
 
     text = visit.text("/mail/templates/bad")
 
     assert "bad.html" in text
-    assert re.search(said, text)
+    assert said in text
     assert visit.http.get("/mail/template-html/bad").status_code == 400
 
 

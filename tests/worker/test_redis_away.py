@@ -199,7 +199,7 @@ def test_after_an_outage_longer_than_the_lease_jobs_of_a_host_that_died_run_agai
             with pool(server):
                 began = time.monotonic()
                 until(lambda: lines(notes) == ["begin a"] * 2)
-                assert time.monotonic() - began < 20 * second()
+                assert time.monotonic() - began < 15 * second()
                 gate.touch()
                 assert ended(client, id).result == "a"
 
