@@ -32,7 +32,7 @@ def test_a_running_job_that_is_asked_to_stop_may_clean_up_and_ends_stopped(
         told = time.monotonic()
         send_stop_job_command(client, id, serializer=JSONSerializer)
         record = ended(client, id)
-        assert time.monotonic() - told < 5 * second()
+        assert time.monotonic() - told < 1 * second()
         assert children_of(process.pid) == children
     assert (record.status, record.deaths) == ("stopped", 0)
     assert record.reason == "Stopped: the job was canceled"
@@ -49,7 +49,7 @@ def test_a_job_that_will_not_stop_is_stopped_with_its_process(server, client, tm
         until(lambda: client.pubsub_channels("rq:pubsub:*"))
         told = time.monotonic()
         assert cancel(client, id, DEADLINE) == "stopped"
-        assert time.monotonic() - told < 5 * second()
+        assert time.monotonic() - told < 1.2 * second()
         assert ended(client, pool_jobs.add.enqueue(1)).result == 2
     record = reader.read(client, id)
     assert record.reason.endswith("the job was canceled while it ran")

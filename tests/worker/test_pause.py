@@ -59,7 +59,7 @@ def test_idle_workers_obey_a_pause_and_continue_at_once_when_it_ends(server, cli
         with pace() as second:
             before = time.monotonic()
             assert ended(client, waits).status == "finished"
-        assert time.monotonic() - before < 4 * second()  # not the 5 s after which it would look by itself
+        assert time.monotonic() - before < 2 * second()  # not the 5 s after which it would look by itself
 
 
 def test_a_busy_worker_performs_only_what_it_has_claimed_once_its_queue_is_paused(server, client):
